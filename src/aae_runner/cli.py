@@ -1,0 +1,160 @@
+"""`aae-run`: a Hydra application, and the outermost edge where errors become sentences and exit statuses."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from aae_runner.config import CONF, choices, identity, nearest, settle
+from aae_runner.errors import AAEError, ConfigError, Interrupted
+
+log = logging.getLogger("aae_runner")
+
+GROUPS = {
+    "variant": "what is learned: heads, phases, evaluators",
+    "data": "what it is learned from",
+    "prior": "p(z), the prior of the style code",
+    "schedule": "when and how fast",
+    "network": "encoder, decoder and discriminators",
+    "experiment": "all of it at once, by the paper's names",
+}
+
+
+def _groups_help(*folders: str) -> str:
+    """The config groups, their choices and a line about each, as `--help` shows them."""
+    lines = []
+    for group, meaning in GROUPS.items():
+        if found := choices(group):
+            lines.append(f"{group}: {meaning}")
+            lines += [f"  {group}={name:<20} {text}" for name, text in found.items()]
+    return "\n".join(lines)
+
+
+OmegaConf.register_new_resolver("aae.groups", _groups_help, replace=True)
+
+
+def job(composed: DictConfig) -> float | None:
+    """One run. What goes wrong in a job of a sweep is told at once; the other jobs go on."""
+    try:
+        return _run(composed)
+    except AAEError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            print(f"aae-run: {' '.join(HydraConfig.get().overrides.task)}: {error}", file=sys.stderr)
+            error.status = 1  # of the sweep
+        raise
+    except SystemExit as error:  # it would end the whole sweep, and silently
+        raise AAEError(f"the job called sys.exit({error.code}).") from error
+
+
+def _run(composed: DictConfig) -> float | None:
+    config = settle(composed)
+    settings = HydraConfig.get()
+    folders = [
+        Path(source.path)
+        for source in settings.runtime.config_sources
+        if source.schema == "file" and source.provider not in ("main", "hydra", "schema")
+    ]
+    sys.path += [str(folder) for folder in folders if str(folder) not in sys.path]
+
+    from aae_runner.build import Builder  # torch is imported late: help and mistakes are instant
+    from aae_runner.recorder import console
+    from aae_runner.report import closing_table
+    from aae_runner.trainer import train
+
+    _log_to(console)
+    chosen = settings.runtime.choices
+    folder = Path(config.runs).expanduser() / chosen["data"] / chosen["variant"] / identity(config)
+    texts = {
+        ".hydra/config.yaml": OmegaConf.to_yaml(composed, resolve=True),
+        ".hydra/hydra.yaml": OmegaConf.to_yaml(settings),
+        ".hydra/overrides.yaml": OmegaConf.to_yaml(settings.overrides.task),
+    }
+    run = folder / f"seed{config.seed}"
+    results = train(config, run, Builder(config.trusted, folders), texts)
+    console.print(closing_table(results, run))
+    return None
+
+
+def _log_to(console: Any) -> None:
+    from rich.logging import RichHandler
+
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    log.handlers = [RichHandler(console=console, show_time=False, show_level=False, show_path=False)]
+
+
+def _refuse_empty_sweep(arguments: Sequence[str]) -> None:
+    """A glob that matches nothing would launch nothing and succeed.
+
+    Raises:
+        ConfigError: there is such a glob.
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--config-dir", "-cd")
+    known, rest = parser.parse_known_args(arguments)
+    folders = [CONF, *([Path(known.config_dir)] if known.config_dir else [])]
+    for text in rest:
+        if "glob(" not in text or text.startswith("-"):
+            continue
+        override = OverridesParser.create().parse_override(text)
+        pattern: Any = override.value()
+        group = override.key_or_group
+        if isinstance(pattern, Glob):
+            names = sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
+            if not pattern.filter(names):
+                raise ConfigError(
+                    f"{text}: matches nothing, so there is nothing to run.{nearest(group, names)}"
+                )
+
+
+def _explain(error: HydraException | OmegaConfBaseException) -> str:
+    """What Hydra found wrong, in a sentence."""
+    cause = error.__cause__
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"{group}={name}: there is no such {group}.{nearest(name, error.options or choices(group))}"
+    if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
+        parent, key = cause.parent_node, str(cause.key)
+        if isinstance(parent, DictConfig):
+            allowed = [str(name) for name in parent if name != "hydra"]
+            if key not in allowed:
+                return f"{cause.full_key} is not a key of the configuration.{nearest(key, allowed)}"
+    first = str(error).strip().splitlines()[0].rstrip(".")
+    return f"{first}. `aae-run --help` lists what there is."
+
+
+def _leave(message: str, status: int) -> NoReturn:
+    print(f"aae-run: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def main() -> None:
+    """The command `aae-run`."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing and exiting with 1
+    run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
+    try:
+        _refuse_empty_sweep(sys.argv[1:])
+        run()
+    except AAEError as error:
+        _leave(str(error), error.status)
+    except (HydraException, OmegaConfBaseException) as error:
+        _leave(_explain(error), ConfigError.status)
+    except Interrupted as error:
+        _leave(str(error), error.status)
+    except KeyboardInterrupt:
+        _leave("interrupted.", 130)
+    except BrokenPipeError:  # output piped into `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,255 @@
+"""The configuration: what it may contain, where it stands, and which run it names.
+
+Hydra composes it from `conf/`; everything after that (unknown keys, types, ranges, what a run is called)
+is decided here, from the annotations below and, for each component, from those of its constructor.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Len
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
+
+from aae_runner.errors import ConfigError
+
+_INSTALLED = Path(__file__).parent / "conf"
+CONF = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "conf"
+"""The folder of the config groups: inside an installed package, or at the top of a checkout."""
+
+
+def _has_target(node: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(node.get("_target_"), str):
+        raise ValueError("needs a `_target_`, the dotted name of a class")
+    return node
+
+
+Component = Annotated[dict[str, Any], AfterValidator(_has_target)]
+"""A class by its dotted name (`_target_`) and the keyword arguments of its constructor."""
+
+Decay = Literal["linear", "cosine"] | dict[Annotated[int, Ge(0)], Annotated[float, Gt(0)]] | None
+"""How learning rates fall: over the whole run to (almost) 0, by a factor at given epochs, or (null) never."""
+
+
+@dataclass(kw_only=True)
+class Network:
+    """What the model is made of, and how its input is corrupted in training."""
+
+    encoder: Component
+    decoder: Component
+    discriminator: Component
+    corruption: Component
+    output: Literal["sigmoid", "linear"]
+
+
+@dataclass(kw_only=True)
+class Facts:
+    """What every data set states beside how it is read."""
+
+    shape: Annotated[list[Annotated[int, Ge(1)]], Len(3, 3)]
+    classes: Annotated[int, Ge(2)]
+    labels: Annotated[int, Ge(1)] | Literal["all"]
+    label_seed: Annotated[int, Ge(0)] | None
+
+
+@dataclass(kw_only=True)
+class Schedule:
+    """When and how fast: `phases.<phase>` has `every`, `start`, `decay` and an optimizer per update."""
+
+    epochs: Annotated[int, Ge(1)]
+    batch: Annotated[int, Ge(2)]
+    default: Component
+    decay: Decay
+    phases: dict[str, dict[str, Any]]
+
+
+@dataclass(kw_only=True)
+class Timing:
+    """When a phase runs: every so many steps, from an epoch on; `decay` null means the schedule's own."""
+
+    every: Annotated[int, Ge(1)] = 1
+    start: Annotated[float, Ge(0)] = 0.0
+    decay: Decay = None
+
+
+@dataclass(kw_only=True)
+class Logging:
+    """Steps between two rows of metrics.jsonl; whether to draw a bar (null: where there is a terminal)."""
+
+    every: Annotated[int, Ge(1)]
+    progress: bool | None
+
+
+@dataclass(kw_only=True)
+class Checkpointing:
+    """Minutes between two saved states; one is saved in any case when a run ends or is interrupted."""
+
+    minutes: Annotated[float, Gt(0)]
+
+
+@dataclass(kw_only=True)
+class Reference:
+    """A number of the paper, shown beside ours."""
+
+    metric: str
+    value: float
+    deviation: float | None = None
+    source: str
+
+
+@dataclass(kw_only=True)
+class Config:
+    """A whole run. `conf/config.yaml` explains each key."""
+
+    data: Component
+    network: Network
+    heads: dict[str, Component]
+    prior: Component
+    priors: dict[str, Component]
+    join: Component
+    phases: dict[str, Component]
+    evaluators: dict[str, Component]
+    schedule: Schedule
+    seed: Annotated[int, Ge(0)]
+    runs: str
+    resume: bool
+    device: str
+    trusted: list[str]
+    reference: Reference | None
+    logging: Logging
+    checkpoint: Checkpointing
+
+
+CONSTANT_KEYS = (
+    "seed", "runs", "resume", "device", "trusted", "reference", "logging", "checkpoint",
+    "schedule.epochs", "data.download",
+)  # fmt: skip
+"""Keys that do not change what a run learns, or only how long: they are no part of its identity."""
+
+
+def choices(group: str) -> dict[str, str]:
+    """The configs of a group, each with the first comment of its file: what `--help` says about it."""
+    files = sorted((CONF / group).glob("*.yaml"))
+    return {file.stem: _first_comment(file) for file in files}
+
+
+def _first_comment(file: Path) -> str:
+    lines = (line.removeprefix("#").strip() for line in file.read_text(encoding="utf-8").splitlines())
+    return next((line for line in lines if line and not line.startswith("@package")), "")
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Ends a sentence about an unknown name: the closest allowed one, and all of them."""
+    allowed = [str(one) for one in allowed]
+    close = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
+    guess = f" Did you mean {close[0]}?" if close else ""
+    return f"{guess} Allowed: {', '.join(allowed) or 'nothing'}."
+
+
+def settle(composed: DictConfig) -> Config:
+    """Resolves and checks a composed config.
+
+    Raises:
+        ConfigError: an unknown, missing or ill-typed key, or a value out of range, by its full path.
+    """
+    for field in dataclasses.fields(Config):
+        if field.name not in composed:
+            hint = f" Choose one: {', '.join(choices(field.name))}." if choices(field.name) else ""
+            raise ConfigError(f"{field.name}=null: a run cannot do without it.{hint}")
+    try:
+        tree: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}.") from error
+    for group in ("heads", "priors", "phases", "evaluators"):  # null switches an entry off
+        if isinstance(tree[group], dict):
+            tree[group] = {name: node for name, node in tree[group].items() if node is not None}
+    config: Config = check(Config, tree, "")
+    known = [*config.phases, *choices("phase")]
+    for name in config.schedule.phases:
+        if name not in known:
+            raise ConfigError(f"schedule.phases.{name} names no phase.{nearest(name, known)}")
+    return config
+
+
+def check(annotation: Any, value: Any, key: str) -> Any:
+    """The value as the annotation wants it.
+
+    Raises:
+        ConfigError: it does not fit; the message has the full key path, the value and what is allowed.
+    """
+    try:
+        config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+        adapter: TypeAdapter[Any] = (
+            TypeAdapter(annotation)
+            if dataclasses.is_dataclass(annotation)
+            else TypeAdapter(annotation, config=config)
+        )
+        return adapter.validate_python(value, extra="forbid")
+    except ValidationError as error:
+        problems = [_sentence(annotation, problem, key) for problem in error.errors(include_url=False)]
+        raise ConfigError("\n".join(dict.fromkeys(problems))) from error
+
+
+def _sentence(annotation: Any, problem: Any, key: str) -> str:
+    # pydantic's location also names the branches of a union, which are no keys of the user's
+    location = [str(part) for part in problem["loc"] if not _is_branch(str(part))]
+    path = ".".join([key, *location] if key else location)
+    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        owner = _owner(annotation, location[:-1])
+        allowed = [field.name for field in dataclasses.fields(owner)] if owner else []
+        return f"{path} is not a key of the configuration.{nearest(location[-1], allowed)}"
+    if problem["type"] in ("missing", "missing_argument"):
+        return f"{path} is not set, and has no default."
+    says = problem["msg"].removeprefix("Value error, ")
+    return f"{path}={json.dumps(problem['input'], default=str)}: {says[0].lower()}{says[1:]}."
+
+
+def _is_branch(part: str) -> bool:
+    return "[" in part or part in ("int", "float", "str", "bool", "none", "[key]")
+
+
+def _owner(annotation: Any, location: list[str]) -> Any:
+    for part in location:
+        fields = {field.name: field.type for field in dataclasses.fields(annotation)}
+        annotation = fields.get(part)
+        if not dataclasses.is_dataclass(annotation):
+            return None
+    return annotation if dataclasses.is_dataclass(annotation) else None
+
+
+def part(annotation: type, node: dict[str, Any], key: str) -> tuple[Any, dict[str, Any]]:
+    """Takes the keys of a dataclass out of a node that has others too: (the dataclass, the other keys)."""
+    names = {field.name for field in dataclasses.fields(annotation)}
+    own = {name: value for name, value in node.items() if name in names}
+    return check(annotation, own, key), {name: value for name, value in node.items() if name not in names}
+
+
+def tree(config: Config) -> dict[str, Any]:
+    """The resolved config as plain dictionaries, in its order."""
+    return dataclasses.asdict(config)
+
+
+def identity(config: Config) -> str:
+    """Ten hexadecimal digits that name what a run learns: all of its config less `CONSTANT_KEYS`.
+
+    Where the files are checked against known checksums, the folder they lie in does not count either.
+    Order counts, since phases run in theirs.
+    """
+    content = tree(config)
+    dropped = list(CONSTANT_KEYS)
+    if config.data.get("checksums", False):
+        dropped.append("data.root")
+    for key in dropped:
+        node = content
+        *parents, last = key.split(".")
+        for part in parents:
+            node = node[part]
+        node.pop(last, None)
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:10]

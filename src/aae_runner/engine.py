@@ -1,0 +1,141 @@
+"""Updates: what one is, and how it is run."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from aae_runner.data import Batch
+from aae_runner.errors import ConfigError
+from aae_runner.latents import Codes
+
+Loss = Callable[[Batch, Codes], dict[str, Tensor]]
+"""Named terms, each a scalar; the update lowers their sum, and each is a curve of its own."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What an update lowers, and by moving which modules."""
+
+    loss: Loss
+    modules: Sequence[nn.Module]
+
+
+class Update:
+    """One optimizer step: the smallest thing that is run, logged and saved.
+
+    Args:
+        name: `<phase>/<update>`.
+        objective: the loss and what it moves.
+        make_optimizer: from parameters to their optimizer.
+        decay: from the step to a factor on the learning rate.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        objective: Objective,
+        make_optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
+        decay: Callable[[int], float],
+    ) -> None:
+        self.name, self.loss = name, objective.loss
+        named = nn.ModuleList(objective.modules).named_parameters()
+        self.parameter_names, parameters = (list(column) for column in zip(*named, strict=True))
+        self.parameters: list[nn.Parameter] = parameters
+        self.optimizer = make_optimizer(self.parameters)
+        self._base = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self._decay = decay
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the first parameter group, at the step last set."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def set_step(self, step: int) -> None:
+        """Sets the learning rates of a step: a function of the step alone."""
+        for group, base in zip(self.optimizer.param_groups, self._base, strict=True):
+            group["lr"] = base * self._decay(step)
+
+    def run(self, batch: Batch, codes: Codes, *, last: bool) -> dict[str, Tensor]:
+        """Lowers the loss once and returns its terms, detached and still on the device.
+
+        Only the update's own parameters get gradients, so none need be cleared and none can be stale.
+
+        Args:
+            batch: a minibatch.
+            codes: drawn once for all updates of the phase.
+            last: whether no later update needs the codes' graph.
+
+        Raises:
+            ConfigError: a parameter that the loss does not reach.
+        """
+        terms = self.loss(batch, codes)
+        total = torch.stack(list(terms.values())).sum()
+        gradients = torch.autograd.grad(total, self.parameters, retain_graph=not last, allow_unused=True)
+        for name, parameter, gradient in zip(self.parameter_names, self.parameters, gradients, strict=True):
+            if gradient is None:
+                raise ConfigError(f"phases.{self.name}: its loss does not reach the parameter {name}.")
+            parameter.grad = gradient
+        self.optimizer.step()
+        return {name: term.detach() for name, term in terms.items()}
+
+
+class Phase(nn.Module):
+    """A part of every step (reconstruction, regularization, ...): updates that share one draw of the codes.
+
+    A subclass is built with the model, the priors by head, and a maker of discriminators; it says what
+    its updates are. It owns, as submodules, what only it needs.
+
+    Args:
+        model: the autoencoder.
+        stream: which images it sees: `all` or `labelled`.
+    """
+
+    def __init__(self, model: nn.Module, stream: str) -> None:
+        super().__init__()
+        self.model = model
+        self.stream = stream
+
+    def objectives(self) -> dict[str, Objective]:
+        """The updates by name, in the order in which they run."""
+        raise NotImplementedError
+
+    def codes(self, batch: Batch) -> Codes:
+        """Drawn once per step, shared by the updates."""
+        codes: Codes = self.model.encode(batch.x_in)  # type: ignore[operator]
+        return codes
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A phase with its updates and its hours."""
+
+    name: str
+    phase: Phase
+    updates: Sequence[Update]
+    every: int
+    start: int
+    """The step from which it runs."""
+
+    def active(self, step: int) -> bool:
+        """Whether it runs in this step."""
+        return step >= self.start and step % self.every == 0
+
+    def run(self, batches: Mapping[str, Batch], step: int) -> dict[str, Tensor]:
+        """Runs the updates in turn; returns every term, by its scalar tag."""
+        batch = batches[self.phase.stream]
+        codes = self.phase.codes(batch)
+        terms: dict[str, Tensor] = {}
+        for update in self.updates:
+            update.set_step(step)
+            terms |= update.run(batch, codes, last=update is self.updates[-1])
+        if len(terms) == 1:
+            return {f"loss/{self.name}": next(iter(terms.values()))}
+        return {f"loss/{self.name}/{term}": value for term, value in terms.items()}
+
+    def learning_rates(self) -> dict[str, float]:
+        """By scalar tag."""
+        if len(self.updates) == 1:
+            return {f"lr/{self.name}": self.updates[0].learning_rate}
+        return {f"lr/{update.name}": update.learning_rate for update in self.updates}

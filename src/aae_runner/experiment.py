@@ -1,0 +1,198 @@
+"""All parts of a run, built once from its config."""
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aae_runner.build import Builder
+from aae_runner.config import Config, Decay, Facts, Timing, nearest, part
+from aae_runner.data import Data, derive_seed
+from aae_runner.engine import Scheduled, Update
+from aae_runner.errors import CheckpointError, ConfigError
+from aae_runner.evaluators import Evaluator, Findings, Snapshot
+from aae_runner.model import Model, assemble
+from aae_runner.networks import Shape
+from aae_runner.priors import Prior
+
+CALIBRATION = 10_000
+"""Clean training images on which batch norm's statistics are measured before an evaluation."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All parts of a run, built and checked; nothing is written yet."""
+
+    config: Config
+    data: Data
+    model: Model
+    priors: Mapping[str, Prior]
+    phases: list[Scheduled]
+    evaluators: Mapping[str, Evaluator]
+
+    @property
+    def total_steps(self) -> int:
+        """Of the whole run."""
+        return self.config.schedule.epochs * self.data.steps_per_epoch
+
+    def step(self, step: int) -> dict[str, Tensor]:
+        """Runs the phases that are active in a step; returns their losses by scalar tag."""
+        # randomness is a function of (seed, step): there is no generator's state to save
+        torch.manual_seed(derive_seed("step", self.config.seed, step))
+        active = [phase for phase in self.phases if phase.active(step)]
+        streams = dict.fromkeys(phase.phase.stream for phase in active)
+        batches = {stream: self.data.draw(stream, step) for stream in streams}
+        terms: dict[str, Tensor] = {}
+        for phase in active:
+            terms |= phase.run(batches, step)
+        return terms
+
+    def learning_rates(self) -> dict[str, float]:
+        """By scalar tag."""
+        return {tag: rate for phase in self.phases for tag, rate in phase.learning_rates().items()}
+
+    def look(self, split: str, epoch: int | None) -> Findings:
+        """What evaluators find on a split; training goes on untouched.
+
+        Args:
+            split: `valid` or `test`.
+            epoch: finished epochs, of which each evaluator looks at its own; None: all look.
+        """
+        findings: Findings = {}
+        due = [
+            one for one in self.evaluators.values() if epoch is None or (one.every and epoch % one.every == 0)
+        ]
+        if due:
+            torch.manual_seed(derive_seed("evaluation", self.config.seed))
+            with torch.no_grad():
+                self.model.calibrate(self.data.train[:CALIBRATION].batches(1000))
+                self.model.eval()
+                snapshot = Snapshot(self.model, self.priors, self.data, split)
+                for evaluator in due:
+                    findings |= evaluator(snapshot)
+                self.model.train()
+        return findings
+
+    def state(self) -> dict[str, Any]:
+        """Everything that training changes: tensors and plain numbers."""
+        return {
+            "tensors": dict(self._tensors()),
+            "optimizers": {update.name: update.optimizer.state_dict() for update in self._updates()},
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Takes up a state.
+
+        Raises:
+            CheckpointError: it is that of another model.
+        """
+        own = dict(self._tensors())
+        if own.keys() != state["tensors"].keys():
+            raise CheckpointError(
+                "The saved state has other tensors than this model. Start with resume=false."
+            )
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(state["tensors"][name])
+        for update in self._updates():
+            update.optimizer.load_state_dict(state["optimizers"][update.name])
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        parts = nn.ModuleDict({"model": self.model} | {phase.name: phase.phase for phase in self.phases})
+        yield from parts.named_parameters()  # each once, though every phase holds the model
+        yield from parts.named_buffers()
+
+    def _updates(self) -> Iterator[Update]:
+        for phase in self.phases:
+            yield from phase.updates
+
+
+def prepare(config: Config, build: Builder) -> Experiment:
+    """Builds all parts of a run.
+
+    Raises:
+        ConfigError: a part cannot be built as asked.
+        DataError: the data are missing or damaged.
+    """
+    device = _device(config.device)
+    torch.set_flush_denormal(True)  # they slow a CPU down and mean nothing here
+    facts, source = part(Facts, config.data, "data")
+    corrupt = build(config.network.corruption, "network.corruption")
+    shape: Shape = tuple(facts.shape)
+    torch.manual_seed(derive_seed("weights", config.seed))
+    # everything that can be wrong about the config is found before the data are read, or downloaded
+    model, priors = assemble(config, build, shape)
+
+    def make_discriminator(dimension: int) -> nn.Module:
+        network: nn.Module = build(config.network.discriminator, "network.discriminator", (dimension,), (1,))
+        return network
+
+    phases = {
+        name: build(_without(node, "optimizer"), f"phases.{name}", model, priors, make_discriminator)
+        for name, node in config.phases.items()
+    }
+    evaluators = {
+        name: build(node, f"evaluators.{name}", model, priors) for name, node in config.evaluators.items()
+    }
+    reader = build(source, "data")
+    data = Data(
+        reader.read(), facts, seed=config.seed, batch=config.schedule.batch, corrupt=corrupt, device=device
+    )
+    for module in (model, *priors.values(), *phases.values()):
+        module.to(device)
+    scheduled = [
+        _schedule(config, build, name, phase, data.steps_per_epoch) for name, phase in phases.items()
+    ]
+    return Experiment(config, data, model, priors, scheduled, evaluators)
+
+
+def _without(node: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in node.items() if name != key}
+
+
+def _schedule(config: Config, build: Builder, name: str, phase: Any, steps_per_epoch: int) -> Scheduled:
+    key = f"schedule.phases.{name}"
+    timing, optimizers = part(Timing, config.schedule.phases.get(name, {}), key)
+    objectives = phase.objectives()
+    allowed = [*objectives, "optimizer"]
+    for given in optimizers:
+        if given not in allowed:
+            hint = nearest(given, [*allowed, "every", "start", "decay"])
+            raise ConfigError(f"{key}.{given} is no update of this phase.{hint}")
+    own = config.phases[name].get("optimizer") or config.schedule.default
+    decay = timing.decay if timing.decay is not None else config.schedule.decay
+    factor = decay_factor(decay, config.schedule.epochs * steps_per_epoch, steps_per_epoch)
+    updates = []
+    for update, objective in objectives.items():
+        node = optimizers.get(update) or optimizers.get("optimizer") or own
+        where = f"{key}.{update}" if update in optimizers else f"{key}.optimizer"
+        updates.append(Update(f"{name}/{update}", objective, functools.partial(build, node, where), factor))
+    return Scheduled(name, phase, updates, timing.every, round(timing.start * steps_per_epoch))
+
+
+def decay_factor(decay: Decay, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:
+    """The factor on the learning rates, as a function of the step."""
+    if decay is None:
+        return lambda step: 1.0
+    if decay == "linear":
+        return lambda step: 1 - step / total_steps
+    if decay == "cosine":
+        return lambda step: (1 + math.cos(math.pi * step / total_steps)) / 2
+    assert isinstance(decay, dict)
+    return lambda step: math.prod(f for epoch, f in decay.items() if step >= epoch * steps_per_epoch)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        problem = str(error).splitlines()[0]
+        raise ConfigError(f"device={name}: {problem} Allowed: auto, cpu, cuda, cuda:0, ...") from error
+    return device

@@ -1,0 +1,104 @@
+"""The autoencoder: encoder trunk, heads, join, decoder."""
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from aae_runner.build import Builder
+from aae_runner.config import Config
+from aae_runner.errors import ConfigError
+from aae_runner.latents import Codes
+from aae_runner.networks import Shape
+from aae_runner.priors import Prior
+
+
+class Model(nn.Module):
+    """An autoencoder whose code has named parts.
+
+    Args:
+        encoder: the trunk, (B, C, H, W) -> features.
+        heads: by name, features -> `Code`.
+        join: {name: value} -> (B, join.size), what the decoder sees.
+        decoder: (B, join.size) -> (B, C, H, W).
+        output: `sigmoid` for pixels in (0, 1), `linear` for any.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        heads: Mapping[str, nn.Module],
+        join: nn.Module,
+        decoder: nn.Module,
+        output: Literal["sigmoid", "linear"],
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.heads = nn.ModuleDict(heads)
+        self.join = join
+        self.decoder = decoder
+        self.output = nn.Sigmoid() if output == "sigmoid" else nn.Identity()
+
+    def encode(self, x: Tensor) -> Codes:
+        """Images (B, C, H, W) -> the codes of every head; one pass through the trunk."""
+        features = self.encoder(x)
+        return {name: head(features) for name, head in self.heads.items()}
+
+    def decode(self, values: Mapping[str, Tensor]) -> Tensor:
+        """{head: (B, size)} -> images (B, C, H, W)."""
+        decoded: Tensor = self.output(self.decoder(self.join(values)))
+        return decoded
+
+    @torch.no_grad()
+    def calibrate(self, batches: Iterable[Tensor]) -> None:
+        """Measures the statistics that batch norm uses in evaluation.
+
+        Args:
+            batches: clean training images, (B, C, H, W) each; their statistics are averaged.
+        """
+        layers = [layer for layer in self.modules() if isinstance(layer, nn.BatchNorm1d)]
+        if not layers:
+            return
+        was_training = self.training
+        self.train()
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # torch's sign for a plain average over all batches
+        for x in batches:
+            self.decode({name: code.value for name, code in self.encode(x).items()})
+        for layer in layers:
+            layer.momentum = 0.0
+        self.train(was_training)
+
+
+def assemble(config: Config, build: Builder, shape: Shape) -> tuple[Model, dict[str, Prior]]:
+    """The model and the priors of its heads.
+
+    Args:
+        config: the settled config.
+        build: makes components.
+        shape: (C, H, W) of the images.
+
+    Raises:
+        ConfigError: a prior without a head, or one whose dimension cannot be its head's.
+    """
+    priors: dict[str, Prior] = {}
+    for name, node in config.priors.items():
+        if name not in config.heads:
+            raise ConfigError(
+                f"priors.{name}: there is no head of this name. Heads: {', '.join(config.heads)}."
+            )
+        try:
+            priors[name] = build(node, f"priors.{name}", config.heads[name].get("size"))
+        except ConfigError as error:
+            raise ConfigError(f"heads.{name}.size does not fit priors.{name}: {error}") from error
+    encoder = build(config.network.encoder, "network.encoder", shape, None)
+    heads = {}
+    for name, node in config.heads.items():
+        if node.get("size") is None and name in priors:
+            node = {**node, "size": priors[name].dimension}  # noqa: PLW2901
+        heads[name] = build(node, f"heads.{name}", encoder.features)
+    join = build(config.join, "join", {name: head.size for name, head in heads.items()})
+    decoder = build(config.network.decoder, "network.decoder", (join.size,), shape)
+    return Model(encoder, heads, join, decoder, config.network.output), priors

@@ -1,0 +1,251 @@
+"""Metrics out: metrics.jsonl (the record of truth), TensorBoard, pictures, and the person at the terminal."""
+
+import io
+import json
+import logging
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from aae_runner.checkpoint import written
+from aae_runner.errors import DiskError, NumericalError
+from aae_runner.evaluators import Findings
+
+log = logging.getLogger("aae_runner")
+console = Console()
+
+
+class Recorder:
+    """Keeps sums of losses on the device and reads them once a report.
+
+    Args:
+        folder: of the run.
+        every: steps between two rows of losses.
+        total: steps of the whole run.
+        steps_per_epoch: to tell epochs.
+        images_per_step: to tell images per second.
+        progress: whether to draw a bar; null: where there is a terminal.
+        saved: what `state` returned, or None at the start of a run.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        every: int,
+        total: int,
+        steps_per_epoch: int,
+        images_per_step: int,
+        progress: bool | None,
+        saved: Mapping[str, Any] | None,
+    ) -> None:
+        self._folder, self._every, self._steps_per_epoch = folder, every, steps_per_epoch
+        self._images_per_step, self._total = images_per_step, total
+        self._sums: dict[str, Tensor] = dict(saved["sums"]) if saved else {}
+        self._counts: dict[str, int] = dict(saved["counts"]) if saved else {}
+        self._last: dict[str, float] = dict(saved["last"]) if saved else {}
+        step, size = (saved["step"], saved["size"]) if saved else (0, 0)
+        self._path = folder / "metrics.jsonl"
+        try:
+            with self._path.open("ab") as file:
+                file.truncate(size)  # rows written after the state was saved are written again
+            self._file = self._path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise DiskError(f"{self._path}: cannot be written ({error.strerror}).") from error
+        self._board: SummaryWriter | None = None
+        with self._harmless():
+            self._board = SummaryWriter(str(folder), purge_step=step + 1 if saved else None)
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[shown]}"),
+            TimeRemainingColumn(), console=console, transient=True,
+            disable=not (console.is_terminal if progress is None else progress),
+        )  # fmt: skip
+        self._task = self._bar.add_task("starting", total=total, completed=step, shown="")
+        self._clock, self._clock_step, self._start_step, self._rate = time.monotonic(), step, step, math.nan
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+        self._file.close()
+        if self._board is not None:
+            with self._harmless():
+                self._board.close()
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What resuming needs to continue the record without a row missing or doubled.
+
+        Raises:
+            NumericalError: a loss since the last report is not finite, so this state must not be saved.
+        """
+        self._means(step)
+        self._file.flush()
+        return {
+            "step": step,
+            "size": self._path.stat().st_size,
+            "sums": {tag: value.cpu() for tag, value in self._sums.items()},
+            "counts": self._counts,
+            "last": self._last,
+        }
+
+    def add(self, terms: Mapping[str, Tensor]) -> None:
+        """Losses of a step, still on the device."""
+        for tag, value in terms.items():
+            known = self._sums.get(tag)
+            self._sums[tag] = value if known is None else known.to(value.device) + value
+            self._counts[tag] = self._counts.get(tag, 0) + 1
+
+    def tick(self, step: int, learning_rates: Mapping[str, float]) -> None:
+        """After `step` steps: writes the mean losses since the last report, if it is time."""
+        if step % self._every:
+            return
+        means = self._means(step)
+        self._sums, self._counts, self._last = {}, {}, means
+        self._row(step, {**means, **learning_rates})
+        seconds = time.monotonic() - self._clock
+        self._rate = (step - self._clock_step) * self._images_per_step / max(seconds, 1e-9)
+        self._clock, self._clock_step = time.monotonic(), step
+        self._scalars(step, {"speed/images_per_second": self._rate})
+        self._show(step)
+
+    def epoch(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Says how an epoch ended: a plain line where there is no bar."""
+        self._last |= metrics
+        self._show(step)
+        if self._bar.disable:
+            left = (self._total - step) * self._images_per_step / self._rate if self._rate > 0 else math.nan
+            end = f"{left:.0f} s left" if math.isfinite(left) else ""
+            log.info("epoch %g/%g  %s  %s", step / self._steps_per_epoch, self._total / self._steps_per_epoch,
+                     self._summary(), end)  # fmt: skip
+
+    def findings(self, step: int, split: str, findings: Findings, *, keep: bool) -> dict[str, float]:
+        """Records what evaluators found; returns the metrics by scalar tag.
+
+        Args:
+            step: number of finished steps.
+            split: what they looked at.
+            findings: metrics and figures by name.
+            keep: write the figures as files too.
+        """
+        metrics = {f"{split}/{name}": value for name, value in findings.items() if isinstance(value, float)}
+        if metrics:
+            self._row(step, metrics)
+        for name, figure in findings.items():
+            if not isinstance(figure, Figure):
+                continue
+            canvas = FigureCanvasAgg(figure)
+            canvas.draw()
+            if self._board is not None:
+                with self._harmless():
+                    pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+                    self._board.add_image(f"{split}/{name}", pixels, step, dataformats="HWC")
+            if keep:
+                png = io.BytesIO()
+                figure.savefig(png, format="png")
+                with written(self._folder / "figures" / f"{name}.png") as file:
+                    file.write(png.getbuffer())
+        self._clock, self._clock_step = time.monotonic(), step  # looking does not count as training
+        return metrics
+
+    def describe(self, config_yaml: str, layout: Mapping[str, Mapping[str, list[Any]]]) -> None:
+        """Puts the config and the arrangement of the curves into TensorBoard."""
+        if self._board is not None:
+            with self._harmless():
+                self._board.add_text("config", "\n".join(f"    {line}" for line in config_yaml.splitlines()))
+                self._board.add_custom_scalars(layout)
+
+    def conclude(self, settings: Mapping[str, bool | str | float], metrics: Mapping[str, float]) -> None:
+        """One hparams entry, in the run's own event file: what was set, what came out."""
+        if self._board is not None and metrics:
+            with self._harmless():
+                for summary in hparams(dict(settings), dict(metrics)):
+                    self._board._get_file_writer().add_summary(summary)
+
+    def _means(self, step: int) -> dict[str, float]:
+        if not self._sums:
+            return {}
+        sums = torch.stack(list(self._sums.values())).tolist()  # the one transfer of a report
+        means = {tag: value / self._counts[tag] for tag, value in zip(self._sums, sums, strict=True)}
+        for tag, value in means.items():
+            if not math.isfinite(value):
+                last = f"{self._last[tag]:.6g}" if tag in self._last else "none was reported before"
+                first = max(0, step - self._counts[tag])
+                raise NumericalError(
+                    f"{tag} is {value} between steps {first} and {step} (last finite mean: {last}). "
+                    "Lower the learning rate of this phase (schedule.phases); the last saved state is sound."
+                )
+        return means
+
+    def _row(self, step: int, values: Mapping[str, float]) -> None:
+        row = {"step": step, "epoch": step / self._steps_per_epoch, **values}
+        try:
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise DiskError(f"{self._path}: cannot be written ({error.strerror}).") from error
+        self._scalars(step, values)
+
+    def _scalars(self, step: int, values: Mapping[str, float]) -> None:
+        if self._board is not None:
+            with self._harmless():
+                for tag, value in values.items():
+                    self._board.add_scalar(tag, value, step)
+
+    def _show(self, step: int) -> None:
+        done, total = step / self._steps_per_epoch, self._total / self._steps_per_epoch
+        self._bar.update(
+            self._task, completed=step, description=f"epoch {done:.1f}/{total:g}", shown=self._summary()
+        )
+
+    def _summary(self) -> str:
+        shown = [
+            f"{tag.split('/')[-1]} {value:.3g}" for tag, value in self._last.items() if tag[:5] == "loss/"
+        ]
+        shown += [
+            f"{tag} {_readable(tag, value)}" for tag, value in self._last.items() if tag[:6] == "valid/"
+        ]
+        if math.isfinite(self._rate):
+            shown.append(f"{self._rate:,.0f} images/s")
+        return "  ".join(shown)
+
+    def _harmless(self) -> "_Harmless":
+        return _Harmless(self)
+
+
+class _Harmless:
+    """TensorBoard is for looking: when it fails, that costs one warning, not the run."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, OSError):
+            return False
+        log.warning("TensorBoard's file cannot be written (%s); the run goes on without it.", error)
+        self._recorder._board = None
+        return True
+
+
+def _readable(tag: str, value: float) -> str:
+    return f"{100 * value:.2f} %" if tag.endswith("_rate") else f"{value:.4g}"

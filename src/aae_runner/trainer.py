@@ -1,0 +1,243 @@
+"""The loop, and what it leaves in the run folder."""
+
+import contextlib
+import json
+import logging
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+import aae_runner
+from aae_runner import checkpoint
+from aae_runner.build import Builder
+from aae_runner.config import CONSTANT_KEYS, Config, identity, tree
+from aae_runner.errors import CheckpointError, Interrupted
+from aae_runner.experiment import Experiment, prepare
+from aae_runner.recorder import Recorder
+
+log = logging.getLogger("aae_runner")
+
+
+def train(config: Config, folder: Path, build: Builder, texts: Mapping[str, str]) -> dict[str, Any]:
+    """Runs an experiment to its end in a run folder, or takes it up where it stopped.
+
+    Args:
+        config: the settled config.
+        folder: of the run.
+        build: makes components.
+        texts: files to put into the run folder before training: Hydra's record of the config.
+
+    Returns:
+        The content of results.json.
+
+    Raises:
+        AAEError: see its subclasses.
+        Interrupted: a signal asked to stop; the state is saved.
+    """
+    if config.resume and (results := _finished(folder, config.schedule.epochs)):
+        log.info("This run is finished; resume=false would start it afresh.")
+        return results
+    experiment = prepare(config, build)
+    if not config.resume:
+        _move_aside(folder)
+    with checkpoint.locked(folder), _log_file(folder), _stop_signal() as stop:
+        for name, text in texts.items():
+            with checkpoint.written(folder / name) as file:
+                file.write(text.encode())
+        return _train(experiment, folder, stop, texts.get(".hydra/config.yaml", ""))
+
+
+def _train(experiment: Experiment, folder: Path, stop: list[int], config_yaml: str) -> dict[str, Any]:
+    config, data = experiment.config, experiment.data
+    saved, problems = checkpoint.load(folder / "checkpoints")
+    for problem in problems:
+        log.warning("%s The state before it is used.", problem)
+    step = 0
+    if saved:
+        if saved["data"] != data.fingerprint:
+            raise CheckpointError(
+                f"{folder}: the data are not those that this run was trained on. Bring back the old ones, or "
+                "start afresh with resume=false."
+            )
+        experiment.load(saved)
+        step = int(saved["record"]["step"])
+        log.info("Resumed at epoch %g.", step / data.steps_per_epoch)
+    recorder = Recorder(
+        folder,
+        every=config.logging.every,
+        total=experiment.total_steps,
+        steps_per_epoch=data.steps_per_epoch,
+        images_per_step=min(config.schedule.batch, len(data.train)),
+        progress=config.logging.progress,
+        saved=saved["record"] if saved else None,
+    )
+    with recorder:
+        recorder.describe(config_yaml, _layout(experiment))
+        last_save = time.monotonic()
+        started = last_save - (saved["seconds"] if saved else 0.0)
+        while step < experiment.total_steps:
+            recorder.add(experiment.step(step))
+            step += 1
+            recorder.tick(step, experiment.learning_rates())
+            if step % data.steps_per_epoch == 0:
+                epoch = step // data.steps_per_epoch
+                findings = experiment.look("valid", epoch)
+                recorder.epoch(step, recorder.findings(step, "valid", findings, keep=False))
+            due = time.monotonic() - last_save >= 60 * config.checkpoint.minutes
+            if stop or due or step == experiment.total_steps:
+                state = {
+                    **experiment.state(),
+                    "data": data.fingerprint,
+                    "record": recorder.state(step),
+                    "seconds": time.monotonic() - started,
+                }
+                checkpoint.save(folder / "checkpoints", step, state)
+                last_save = time.monotonic()
+            if stop:
+                raise Interrupted(
+                    f"Stopped at epoch {step / data.steps_per_epoch:.2f} of {config.schedule.epochs}; "
+                    "the same command continues.",
+                    stop[0],
+                )
+        metrics = recorder.findings(step, "test", experiment.look("test", None), keep=True)
+        model = {name: tensor.contiguous() for name, tensor in experiment.model.state_dict().items()}
+        content = safetensors.torch.save(model, metadata={"config": json.dumps(tree(config))})
+        with checkpoint.written(folder / "model.safetensors") as file:
+            file.write(content)
+        recorder.conclude(_settings(config), metrics)
+    results = {
+        **metrics,
+        "identity": identity(config),
+        "epochs": config.schedule.epochs,
+        "config": tree(config),
+        "data": {"fingerprint": data.fingerprint, "note": data.note},
+        "environment": _environment(data.device, time.monotonic() - started),
+    }
+    with checkpoint.written(folder / "results.json") as file:
+        file.write(json.dumps(results, indent=2).encode())
+    return results
+
+
+def _finished(folder: Path, epochs: int) -> dict[str, Any] | None:
+    path = folder / "results.json"
+    if not path.is_file():
+        return None
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return results if results["epochs"] >= epochs else None
+
+
+def _move_aside(folder: Path) -> None:
+    if folder.exists():
+        with checkpoint.locked(folder):
+            number = 1
+            while (aside := folder.with_name(f"{folder.name}~{number}")).exists():
+                number += 1
+            folder.rename(aside)
+        log.info("The earlier run is kept in %s.", aside)
+
+
+@contextlib.contextmanager
+def _log_file(folder: Path) -> Iterator[None]:
+    handler = logging.FileHandler(folder / "run.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    try:
+        yield
+    except Exception:
+        record = logging.LogRecord(log.name, logging.ERROR, "", 0, "The run failed.", (), sys.exc_info())
+        handler.handle(record)  # the traceback is for the file alone
+        raise
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+@contextlib.contextmanager
+def _stop_signal() -> Iterator[list[int]]:
+    """Collects the first SIGINT or SIGTERM; a second one ends the program at once."""
+    received: list[int] = []
+
+    def remember(number: int, frame: Any) -> None:
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+        log.info("Stopping after this step; once more ends at once.")
+
+    try:
+        before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread (a notebook's, a launcher's): signals are not ours
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _layout(experiment: Experiment) -> dict[str, dict[str, list[Any]]]:
+    """Each head's discriminator beside its generator, in TensorBoard's custom scalars."""
+    charts = {}
+    for phase in experiment.phases:
+        for head in getattr(phase.phase, "discriminators", {}):
+            tags = [f"loss/{phase.name}/{role}_{head}" for role in ("discriminator", "generator")]
+            if len(phase.updates) > 1:
+                charts[f"{head}: discriminator and generator"] = ["Multiline", tags]
+    return {"Adversaries": charts} if charts else {}
+
+
+def _settings(config: Config) -> dict[str, bool | str | float]:
+    """What may differ between runs, as one flat dictionary of plain values."""
+    flat: dict[str, bool | str | float] = {"seed": config.seed, "schedule.epochs": config.schedule.epochs}
+
+    def walk(node: Any, key: str) -> None:
+        if isinstance(node, dict):
+            for name, value in node.items():
+                walk(value, f"{key}.{name}" if key else str(name))
+        elif key not in CONSTANT_KEYS and key.split(".", 1)[0] not in CONSTANT_KEYS:
+            flat[key] = node if isinstance(node, bool | str | int | float) else json.dumps(node)
+
+    walk(tree(config), "")
+    return flat
+
+
+def _environment(device: torch.device, seconds: float) -> dict[str, Any]:
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine()
+    )
+    return {
+        "aae_runner": aae_runner.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": f"{device.type}: {name}",
+        "threads": torch.get_num_threads(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "seconds": round(seconds, 1),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _commit() -> str | None:
+    """Of the checkout that the program runs from; None for an installed package."""
+    here = Path(__file__).parents[2]
+    if not (here / ".git").exists():
+        return None
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True, text=True, check=True, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
