@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import io
 import os
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -129,5 +130,10 @@ def _read(path: Path) -> dict[str, Any]:
     # torch.load would not notice a flipped bit, so the payload is checked before it is parsed
     if header != MAGIC + hashlib.sha256(payload).hexdigest().encode():
         raise CheckpointError(f"{path}: damaged (its content is not what was written).")
-    state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path}: holds more than tensors and plain numbers, and is not read."
+        ) from error
     return state

@@ -45,20 +45,30 @@ def _groups_help(*folders: str) -> str:
 OmegaConf.register_new_resolver("aae.groups", _groups_help, replace=True)
 
 
-def job(composed: DictConfig) -> float | None:
+class _Ended(BaseException):
+    """Carries the error of a single run past Hydra, which would print a line of its own before ours."""
+
+    def __init__(self, error: AAEError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def job(composed: DictConfig) -> None:
     """One run. What goes wrong in a job of a sweep is told at once; the other jobs go on."""
     try:
-        return _run(composed)
+        try:
+            _run(composed)
+        except SystemExit as error:  # it would end the whole sweep, and silently
+            raise AAEError(f"the job called sys.exit({error.code}).") from error
     except AAEError as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            print(f"aae-run: {' '.join(HydraConfig.get().overrides.task)}: {error}", file=sys.stderr)
-            error.status = 1  # of the sweep
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            raise _Ended(error) from error
+        print(f"aae-run: {' '.join(HydraConfig.get().overrides.task)}: {error}", file=sys.stderr)
+        error.status = 1  # of the sweep
         raise
-    except SystemExit as error:  # it would end the whole sweep, and silently
-        raise AAEError(f"the job called sys.exit({error.code}).") from error
 
 
-def _run(composed: DictConfig) -> float | None:
+def _run(composed: DictConfig) -> None:
     config = settle(composed)
     settings = HydraConfig.get()
     folders = [
@@ -84,7 +94,6 @@ def _run(composed: DictConfig) -> float | None:
     run = folder / f"seed{config.seed}"
     results = train(config, run, Builder(config.trusted, folders), texts)
     console.print(closing_table(results, run))
-    return None
 
 
 def _log_to(console: Any) -> None:
@@ -96,28 +105,25 @@ def _log_to(console: Any) -> None:
     log.handlers = [RichHandler(console=console, show_time=False, show_level=False, show_path=False)]
 
 
-def _refuse_empty_sweep(arguments: Sequence[str]) -> None:
-    """A glob that matches nothing would launch nothing and succeed.
+def _refuse(arguments: Sequence[str]) -> None:
+    """What Hydra would take with a traceback, or with silence: `group=null`, and a glob that matches nothing.
 
     Raises:
-        ConfigError: there is such a glob.
+        ConfigError: there is one.
     """
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--config-dir", "-cd")
     known, rest = parser.parse_known_args(arguments)
     folders = [CONF, *([Path(known.config_dir)] if known.config_dir else [])]
     for text in rest:
-        if "glob(" not in text or text.startswith("-"):
-            continue
-        override = OverridesParser.create().parse_override(text)
-        pattern: Any = override.value()
-        group = override.key_or_group
-        if isinstance(pattern, Glob):
-            names = sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
-            if not pattern.filter(names):
-                raise ConfigError(
-                    f"{text}: matches nothing, so there is nothing to run.{nearest(group, names)}"
-                )
+        group, _, value = text.partition("=")
+        names = sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
+        if value == "null" and (CONF / group).is_dir():
+            raise ConfigError(f"{text}: a group is not switched off. Choose one: {', '.join(names)}.")
+        if value.startswith("glob("):
+            pattern: Any = OverridesParser.create().parse_override(text).value()
+            if isinstance(pattern, Glob) and not pattern.filter(names):
+                raise ConfigError(f"{text}: matches nothing. Allowed: {', '.join(names) or 'nothing yet'}.")
 
 
 def _explain(error: HydraException | OmegaConfBaseException) -> str:
@@ -146,8 +152,10 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing and exiting with 1
     run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
     try:
-        _refuse_empty_sweep(sys.argv[1:])
+        _refuse(sys.argv[1:])
         run()
+    except _Ended as ended:
+        _leave(str(ended.error), ended.error.status)
     except AAEError as error:
         _leave(str(error), error.status)
     except (HydraException, OmegaConfBaseException) as error:

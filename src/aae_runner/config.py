@@ -147,7 +147,7 @@ def _first_comment(file: Path) -> str:
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Ends a sentence about an unknown name: the closest allowed one, and all of them."""
-    allowed = [str(one) for one in allowed]
+    allowed = [one for one in allowed if not one.startswith("_")]
     close = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
     guess = f" Did you mean {close[0]}?" if close else ""
     return f"{guess} Allowed: {', '.join(allowed) or 'nothing'}."
@@ -193,35 +193,42 @@ def check(annotation: Any, value: Any, key: str) -> Any:
         )
         return adapter.validate_python(value, extra="forbid")
     except ValidationError as error:
-        problems = [_sentence(annotation, problem, key) for problem in error.errors(include_url=False)]
-        raise ConfigError("\n".join(dict.fromkeys(problems))) from error
+        raise ConfigError("\n".join(_sentences(annotation, value, key, error))) from error
 
 
-def _sentence(annotation: Any, problem: Any, key: str) -> str:
-    # pydantic's location also names the branches of a union, which are no keys of the user's
-    location = [str(part) for part in problem["loc"] if not _is_branch(str(part))]
-    path = ".".join([key, *location] if key else location)
-    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        owner = _owner(annotation, location[:-1])
-        allowed = [field.name for field in dataclasses.fields(owner)] if owner else []
-        return f"{path} is not a key of the configuration.{nearest(location[-1], allowed)}"
-    if problem["type"] in ("missing", "missing_argument"):
-        return f"{path} is not set, and has no default."
-    says = problem["msg"].removeprefix("Value error, ")
-    return f"{path}={json.dumps(problem['input'], default=str)}: {says[0].lower()}{says[1:]}."
+def _sentences(annotation: Any, value: Any, key: str, error: ValidationError) -> list[str]:
+    wrong: dict[str, list[str]] = {}  # by key and value: what each branch of a union says of it
+    for problem in error.errors(include_url=False):
+        location, owner = _follow(problem["loc"], annotation, value)
+        path = ".".join([key, *location] if key else location)
+        if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            allowed = [field.name for field in dataclasses.fields(owner)] if owner else []
+            wrong[f"{path} is not a key of the configuration.{nearest(location[-1], allowed)}"] = []
+        elif problem["type"] in ("missing", "missing_argument"):
+            wrong[f"{path} is not set, and has no default."] = []
+        elif problem["type"] != "is_instance_of":  # a branch that no yaml can take
+            says = problem["msg"].removeprefix("Value error, ").replace("Input should", "should")
+            wrong.setdefault(f"{path}={json.dumps(problem['input'], default=str)}", []).append(says)
+    return [f"{what}: {', or '.join(says)}." if says else what for what, says in wrong.items()]
 
 
-def _is_branch(part: str) -> bool:
-    return "[" in part or part in ("int", "float", "str", "bool", "none", "[key]")
-
-
-def _owner(annotation: Any, location: list[str]) -> Any:
-    for part in location:
-        fields = {field.name: field.type for field in dataclasses.fields(annotation)}
-        annotation = fields.get(part)
-        if not dataclasses.is_dataclass(annotation):
-            return None
-    return annotation if dataclasses.is_dataclass(annotation) else None
+def _follow(location: tuple[int | str, ...], annotation: Any, value: Any) -> tuple[list[str], Any]:
+    """The keys of the user's in pydantic's location (it also names branches of unions), and their owner."""
+    keys: list[str] = []
+    owner = None
+    for place, one in enumerate(location):
+        last = place == len(location) - 1
+        holds = (isinstance(value, dict) and one in value) or (
+            isinstance(value, list) and isinstance(one, int)
+        )
+        if not holds and not (last and dataclasses.is_dataclass(annotation)):
+            continue
+        keys.append(str(one))
+        owner = annotation if dataclasses.is_dataclass(annotation) else None
+        value = value[one] if holds else None
+        fields = {field.name: field.type for field in dataclasses.fields(owner)} if owner else {}
+        annotation = fields.get(str(one))
+    return keys, owner
 
 
 def part(annotation: type, node: dict[str, Any], key: str) -> tuple[Any, dict[str, Any]]:

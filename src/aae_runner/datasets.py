@@ -185,6 +185,6 @@ def _download(fetch: Callable[[], object], path: Path) -> None:
     except (OSError, RuntimeError) as error:
         raise _fail(
             path,
-            f"could not be downloaded ({error})",
+            f"could not be downloaded ({' '.join(str(error).split())})",
             f"Try again later, or put the original files into {path.parent} yourself.",
         ) from error

@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from aae_runner.build import Builder
 from aae_runner.config import Config, Decay, Facts, Timing, nearest, part
 from aae_runner.data import Data, derive_seed
-from aae_runner.engine import Scheduled, Update
+from aae_runner.engine import Phase, Scheduled, Update
 from aae_runner.errors import CheckpointError, ConfigError
 from aae_runner.evaluators import Evaluator, Findings, Snapshot
 from aae_runner.model import Model, assemble
@@ -111,8 +111,44 @@ class Experiment:
             yield from phase.updates
 
 
+class Parts(NamedTuple):
+    """What a config describes beside its data; phases and evaluators by name, in their order."""
+
+    model: Model
+    priors: dict[str, Prior]
+    corrupt: nn.Module
+    phases: dict[str, Phase]
+    evaluators: dict[str, Evaluator]
+
+
+def build_parts(config: Config, build: Builder) -> Parts:
+    """Builds all that needs no data, with weights that are a function of the seed.
+
+    Raises:
+        ConfigError: a part cannot be built as asked.
+    """
+    torch.manual_seed(derive_seed("weights", config.seed))
+    shape: Shape = tuple(part(Facts, config.data, "data")[0].shape)
+    model, priors = assemble(config, build, shape)
+
+    def make_discriminator(dimension: int) -> nn.Module:
+        network: nn.Module = build(config.network.discriminator, "network.discriminator", (dimension,), (1,))
+        return network
+
+    return Parts(
+        model,
+        priors,
+        build(config.network.corruption, "network.corruption"),
+        {
+            name: build(_without(node, "optimizer"), f"phases.{name}", model, priors, make_discriminator)
+            for name, node in config.phases.items()
+        },
+        {name: build(node, f"evaluators.{name}", model, priors) for name, node in config.evaluators.items()},
+    )
+
+
 def prepare(config: Config, build: Builder) -> Experiment:
-    """Builds all parts of a run.
+    """Builds all parts of a run; what is wrong with the config is found before data are read or downloaded.
 
     Raises:
         ConfigError: a part cannot be built as asked.
@@ -120,41 +156,29 @@ def prepare(config: Config, build: Builder) -> Experiment:
     """
     device = _device(config.device)
     torch.set_flush_denormal(True)  # they slow a CPU down and mean nothing here
+    parts = build_parts(config, build)
     facts, source = part(Facts, config.data, "data")
-    corrupt = build(config.network.corruption, "network.corruption")
-    shape: Shape = tuple(facts.shape)
-    torch.manual_seed(derive_seed("weights", config.seed))
-    # everything that can be wrong about the config is found before the data are read, or downloaded
-    model, priors = assemble(config, build, shape)
-
-    def make_discriminator(dimension: int) -> nn.Module:
-        network: nn.Module = build(config.network.discriminator, "network.discriminator", (dimension,), (1,))
-        return network
-
-    phases = {
-        name: build(_without(node, "optimizer"), f"phases.{name}", model, priors, make_discriminator)
-        for name, node in config.phases.items()
-    }
-    evaluators = {
-        name: build(node, f"evaluators.{name}", model, priors) for name, node in config.evaluators.items()
-    }
-    reader = build(source, "data")
     data = Data(
-        reader.read(), facts, seed=config.seed, batch=config.schedule.batch, corrupt=corrupt, device=device
+        build(source, "data").read(),
+        facts,
+        seed=config.seed,
+        batch=config.schedule.batch,
+        corrupt=parts.corrupt,
+        device=device,
     )
-    for module in (model, *priors.values(), *phases.values()):
+    for module in (parts.model, *parts.priors.values(), *parts.phases.values()):
         module.to(device)
-    scheduled = [
-        _schedule(config, build, name, phase, data.steps_per_epoch) for name, phase in phases.items()
+    phases = [
+        _schedule(config, build, name, phase, data.steps_per_epoch) for name, phase in parts.phases.items()
     ]
-    return Experiment(config, data, model, priors, scheduled, evaluators)
+    return Experiment(config, data, parts.model, parts.priors, phases, parts.evaluators)
 
 
 def _without(node: dict[str, Any], key: str) -> dict[str, Any]:
     return {name: value for name, value in node.items() if name != key}
 
 
-def _schedule(config: Config, build: Builder, name: str, phase: Any, steps_per_epoch: int) -> Scheduled:
+def _schedule(config: Config, build: Builder, name: str, phase: Phase, steps_per_epoch: int) -> Scheduled:
     key = f"schedule.phases.{name}"
     timing, optimizers = part(Timing, config.schedule.phases.get(name, {}), key)
     objectives = phase.objectives()
@@ -193,6 +217,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        problem = str(error).splitlines()[0]
-        raise ConfigError(f"device={name}: {problem} Allowed: auto, cpu, cuda, cuda:0, ...") from error
+        raise ConfigError(
+            f"device={name}: not to be had here. Allowed: auto, cpu, cuda, cuda:0, ..."
+        ) from error
     return device

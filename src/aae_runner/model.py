@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from aae_runner.build import Builder
-from aae_runner.config import Config
+from aae_runner.config import Config, check
 from aae_runner.errors import ConfigError
 from aae_runner.latents import Codes
 from aae_runner.networks import Shape
@@ -89,10 +89,14 @@ def assemble(config: Config, build: Builder, shape: Shape) -> tuple[Model, dict[
             raise ConfigError(
                 f"priors.{name}: there is no head of this name. Heads: {', '.join(config.heads)}."
             )
-        try:
-            priors[name] = build(node, f"priors.{name}", config.heads[name].get("size"))
-        except ConfigError as error:
-            raise ConfigError(f"heads.{name}.size does not fit priors.{name}: {error}") from error
+        size = check(int | None, config.heads[name].get("size"), f"heads.{name}.size")
+        priors[name] = build(node, f"priors.{name}", size)
+        dimension = priors[name].dimension
+        if size not in (None, dimension):
+            raise ConfigError(
+                f"heads.{name}.size={size}, but its prior {type(priors[name]).__name__} has {dimension} "
+                f"dimensions. Set heads.{name}.size={dimension}, or choose another prior."
+            )
     encoder = build(config.network.encoder, "network.encoder", shape, None)
     heads = {}
     for name, node in config.heads.items():

@@ -43,7 +43,7 @@ class Gaussian(Prior):
 
     def __init__(self, size: int | None, /, *, std: Annotated[float, Gt(0)]) -> None:
         if size is None:
-            raise ConfigError("a Gaussian has no dimension of its own: set the size of its head.")
+            raise ConfigError("it has no dimension of its own; set the size of its head.")
         super().__init__(size)
         self.std = std
 
@@ -58,7 +58,7 @@ class GaussianMixture(Prior):
     Component k has its mean at the angle 2πk/components. The geometry is measured off Figure 2.
 
     Args:
-        size: dimension of the head: 2, or None.
+        size: of the head; a head of another size than 2 is refused where the model is assembled.
         components: number of Gaussians; label k has component k.
         radius: distance of the means from the origin.
         radial_std: standard deviation along the ray from the origin.
@@ -75,8 +75,6 @@ class GaussianMixture(Prior):
         radial_std: Annotated[float, Gt(0)],
         tangential_std: Annotated[float, Gt(0)],
     ) -> None:
-        if size not in (None, 2):
-            raise ConfigError(f"this mixture of Gaussians has 2 dimensions, its head has size={size}.")
         super().__init__(2)
         self.components, self.radius = components, radius
         self.register_buffer("stds", torch.tensor([radial_std, tangential_std]), persistent=False)
@@ -101,7 +99,7 @@ class Categorical(Prior):
 
     def __init__(self, size: int | None, /) -> None:
         if size is None:
-            raise ConfigError("a categorical prior has no dimension of its own: set the size of its head.")
+            raise ConfigError("it has no dimension of its own; set the size of its head.")
         super().__init__(size)
 
     def sample(self, n: int, labels: Tensor | None = None) -> Tensor:

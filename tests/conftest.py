@@ -1,0 +1,90 @@
+"""What several tests need: a composed config, a finished command, small files in the original formats."""
+
+import gzip
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+from hydra import compose, initialize_config_dir
+from numpy.typing import NDArray
+
+from aae_runner import cli
+from aae_runner.build import Builder
+from aae_runner.config import CONF, Config, settle
+from aae_runner.experiment import Experiment, prepare
+
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start
+
+Command = Callable[..., tuple[int, str]]
+
+TINY = (
+    "network.encoder.width=16", "network.decoder.width=16", "network.discriminator.width=16",
+)  # fmt: skip
+"""Networks that train in no time."""
+
+
+def composed(*overrides: str) -> Config:
+    """The settled config of a command."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return settle(compose("config", overrides=list(overrides)))
+
+
+def experiment(*overrides: str) -> Experiment:
+    """All parts of a run on the embedded digits, with tiny networks."""
+    return prepare(composed(*TINY, *overrides), Builder())
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Runs `aae-run` with arguments in an empty folder: (exit status, what it printed on stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["aae-run", *arguments])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            assert isinstance(ended.code, int)
+            status = ended.code
+        return status, capfd.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def mnist_root(tmp_path: Path) -> Iterator[Path]:
+    """Four files in MNIST's format: 50,010 training images of 1x1 pixels and 20 test images."""
+    folder = tmp_path / "data" / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for part, n in (("train", 50_010), ("t10k", 20)):
+        values = (np.arange(n) % 10).astype(np.uint8)
+        for name, array in ((f"{part}-images-idx3-ubyte", values.reshape(n, 1, 1)),
+                            (f"{part}-labels-idx1-ubyte", values)):  # fmt: skip
+            (folder / f"{name}.gz").write_bytes(gzip.compress(idx(array)))
+    yield tmp_path / "data"
+
+
+def idx(array: NDArray[np.uint8]) -> bytes:
+    """An array as a file of MNIST's format."""
+    head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    return head + array.tobytes()
+
+
+@pytest.fixture
+def svhn_root(tmp_path: Path) -> Path:
+    """Two files in SVHN's layout: 200 training and 50 test images, the digit 0 written as 10."""
+    random = np.random.default_rng(0)
+    folder = tmp_path / "svhn"
+    folder.mkdir()
+    for part, n in (("train", 200), ("test", 50)):
+        pixels = random.integers(0, 256, (32, 32, 3, n), dtype=np.uint8)
+        labels = (np.arange(n) % 10 + 1).astype(np.uint8).reshape(-1, 1)
+        scipy.io.savemat(folder / f"{part}_32x32.mat", {"X": pixels, "y": labels})
+    return folder

@@ -1,0 +1,58 @@
+"""The shape of the program, which review alone would not keep."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import aae_runner
+from aae_runner.config import CONF
+
+SOURCE = Path(aae_runner.__file__).parent
+ORDER = (
+    "__main__", "cli", "toolbox", "trainer", "report", "recorder", "experiment", "evaluators", "figures", "phases",
+    "engine", "checkpoint", "losses", "model", "latents", "priors", "networks", "datasets", "data", "build",
+    "config", "errors", "__init__",
+)  # fmt: skip
+"""A file imports only from files further right."""
+
+
+def imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("aae_runner"):
+            rest = node.module.removeprefix("aae_runner").removeprefix(".")
+            found |= (
+                {rest}
+                if rest
+                else {name.name for name in node.names if (SOURCE / f"{name.name}.py").exists()}
+            )
+    return found
+
+
+def test_every_file_has_its_place_in_the_order() -> None:
+    assert {path.stem for path in SOURCE.glob("*.py")} == set(ORDER)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_imports_point_one_way(name: str) -> None:
+    below = ORDER[ORDER.index(name) + 1 :]
+    assert imported(SOURCE / f"{name}.py") <= set(below)
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.glob("*.py")), ids=lambda path: path.stem)
+def test_no_file_branches_on_the_name_of_a_variant_or_data_set(path: Path) -> None:
+    names = {file.stem for group in ("variant", "data") for file in (CONF / group).glob("*.yaml")}
+    constants = {
+        node.value
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    assert not names & constants
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_yaml_begins_by_saying_what_it_is(path: Path) -> None:
+    first = [line for line in path.read_text(encoding="utf-8").splitlines() if "@package" not in line][0]
+    assert re.match(r"# \S.{5,}", first)

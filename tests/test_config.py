@@ -1,0 +1,174 @@
+"""What a config may say, and what a run is called."""
+
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import pytest
+from conftest import Command, composed
+
+from aae_runner.build import Builder
+from aae_runner.config import CONF, choices, identity
+from aae_runner.errors import ConfigError
+from aae_runner.experiment import build_parts
+
+SMALL = "network.encoder.width=8", "network.decoder.width=8", "network.discriminator.width=8"
+
+
+@pytest.mark.parametrize(
+    ("variant", "data", "network"), list(product(choices("variant"), choices("data"), choices("network")))
+)
+def test_every_variant_is_built_on_every_data_set_and_network(variant: str, data: str, network: str) -> None:
+    config = composed(f"variant={variant}", f"data={data}", f"network={network}", *SMALL)
+    parts = build_parts(config, Builder())
+    assert list(parts.phases) == list(config.phases)
+
+
+@pytest.mark.parametrize(("variant", "prior"), list(product(choices("variant"), choices("prior"))))
+def test_every_variant_takes_every_prior_or_says_which_dimensions_differ(variant: str, prior: str) -> None:
+    config = composed(f"variant={variant}", f"prior={prior}", *SMALL)
+    try:
+        parts = build_parts(config, Builder())
+    except ConfigError as error:
+        assert "heads." in str(error)
+        assert "dimensions" in str(error)
+    else:
+        assert parts.priors["style"].sample(3).shape == (3, parts.priors["style"].dimension)
+
+
+@pytest.mark.parametrize("schedule", choices("schedule"))
+def test_every_schedule_is_composed(schedule: str) -> None:
+    assert composed(f"schedule={schedule}").schedule.epochs >= 1
+
+
+@pytest.mark.parametrize("recipe", [path.stem for path in (CONF / "recipe").glob("*.yaml")])
+def test_every_recipe_belongs_to_a_combination_that_exists(recipe: str) -> None:
+    combinations = product(choices("data"), choices("variant"), choices("schedule"))
+    assert recipe in {"_".join(combination) for combination in combinations}
+
+
+WRONG = {
+    "variant=semi_supervise": ["variant=semi_supervise", "Did you mean semi_supervised?"],
+    "data.label=100": ["data.label ", "Did you mean labels?"],
+    "schedule.epochs=-1": ["schedule.epochs=-1", "greater than or equal to 1"],
+    "schedule.epochs=abc": ['schedule.epochs="abc"', "integer"],
+    "+shedule.epochs=3": ["shedule", "Did you mean schedule?"],
+    "+data.colour=3": ["data.colour"],
+    "prior=null": ["prior=null", "gaussian_mixture"],
+    "~prior": ["prior"],
+    "data.labels=7000000": ["data.labels=7000000", "1 to 1000"],
+    "data.labels=none": ["data.labels", "'all'"],
+    "prior=gaussian_mixture": ["heads.style.size=10", "GaussianMixture has 2 dimensions"],
+    "heads.style.size=ten": ["heads.style.size"],
+    "heads.label=null": ["priors.label", "Heads: style"],
+    "priors.label=null": ["evaluators.samples", "prior of the head label"],
+    "evaluators.latent_map.head=stile": ["evaluators.latent_map", "stile"],
+    "phases.classification.head=lable": ["phases.classification", "label"],
+    "schedule.phases.regularization.generator.lr=abc": ["schedule.phases.regularization.generator.lr"],
+    "schedule.phases.regularization.generator.lr=-1": ["schedule.phases.regularization.generator"],
+    "+schedule.phases.regularization.generater.lr=1": ["generater", "Did you mean generator?"],
+    "+schedule.phases.clasification.every=2": ["clasification", "Did you mean classification?"],
+    "network.encoder.activation=rellu": ["network.encoder.activation", "'relu'"],
+    "network.corruption.dropout=1": ["network.corruption.dropout", "less than 1"],
+    "device=tpu": ["device=tpu", "cpu"],
+    "seed=-1": ["seed=-1"],
+    "schedule=": ["schedule"],
+    "data.labels==3": ["data.labels==3"],
+}
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_a_mistake_ends_with_a_sentence_and_status_2_and_leaves_nothing(
+    override: str, command: Command, tmp_path: Path
+) -> None:
+    status, said = command(override)
+    assert status == 2
+    assert all(part in said for part in WRONG[override])
+    assert "Traceback" not in said
+    assert said.count("\n") <= 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_of_no_jobs_is_an_error(command: Command, tmp_path: Path) -> None:
+    status, said = command("-m", "experiment=glob(nothing*)")
+    assert (status, "matches nothing" in said) == (2, True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "logging.os.system",
+        "aae_runner.cli.os.system",
+        "torch.nn.modules.module.torch.load",
+        "nosuch.A",
+    ],
+)
+def test_a_target_outside_the_trusted_places_is_refused_and_not_run(
+    target: str, command: Command, tmp_path: Path
+) -> None:
+    status, said = command(f"data._target_={target}", f"+data.command='touch {tmp_path}/executed'")
+    assert status == 2
+    assert target in said
+    assert not (tmp_path / "executed").exists()
+
+
+def test_the_identity_of_three_commands_is_what_it_was() -> None:
+    found = [
+        identity(composed(*overrides))
+        for overrides in (
+            (),
+            ("variant=basic", "prior=gaussian_mixture", "data=mnist"),
+            ("data=svhn", "schedule=paper"),
+        )
+    ]
+    assert found == ["", "", ""]
+
+
+NEUTRAL = (
+    "seed=7", "runs=elsewhere", "resume=false", "device=cpu", "trusted=[mine]", "logging.every=7",
+    "checkpoint.minutes=1", "schedule.epochs=3", "data.download=false", "data.root=/elsewhere",
+    "reference={metric: test/error_rate, value: 0.019, source: Table 2}",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("override", NEUTRAL)
+def test_what_does_not_change_the_learning_does_not_change_the_identity(override: str) -> None:
+    assert identity(composed("data=mnist", override)) == identity(composed("data=mnist"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["data.labels=50", "heads.style.size=9", "data.label_seed=1", "network.corruption.noise=0.1",
+     "schedule.phases.reconstruction.optimizer.lr=0.1", "evaluators.samples=null"],
+)  # fmt: skip
+def test_what_changes_the_run_changes_its_identity(override: str) -> None:
+    assert identity(composed("data=mnist", override)) != identity(composed("data=mnist"))
+
+
+def test_where_data_without_checksums_lie_belongs_to_the_identity() -> None:
+    unchecked = "data=mnist", "data.checksums=false"
+    assert identity(composed(*unchecked, "data.root=/a")) != identity(composed(*unchecked, "data.root=/b"))
+
+
+def test_help_has_a_line_about_each_choice_of_each_group() -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "aae_runner", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for group in ("data", "prior", "variant", "schedule", "network"):
+        for name, line in choices(group).items():
+            assert f"{group}={name}" in said
+            assert line in said
+
+
+def test_help_and_mistakes_do_not_wait_for_torch() -> None:
+    code = "import sys, aae_runner.cli, aae_runner.toolbox; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_null_switches_an_entry_off() -> None:
+    config = composed("evaluators.samples=null", "phases.classification=null")
+    assert "samples" not in config.evaluators
+    assert list(config.phases) == ["reconstruction", "regularization"]

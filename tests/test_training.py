@@ -1,0 +1,313 @@
+"""Runs from command to results: what is left behind, resuming, stopping, failing."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, Command
+from safetensors import safe_open
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from aae_runner import checkpoint
+from aae_runner.errors import CheckpointError
+
+SHORT = (*TINY, "schedule.epochs=2", "evaluators.error_rate.every=1", "logging.every=5")
+
+
+def only_run(root: Path) -> Path:
+    (folder,) = (root / "runs").glob("*/*/*/seed0")
+    return folder
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def finished(command: Command, tmp_path: Path) -> Path:
+    status, said = command(*SHORT)
+    assert (status, said) == (0, "")
+    return only_run(tmp_path)
+
+
+def test_a_run_leaves_what_it_promises(finished: Path) -> None:
+    assert finished.parts[-4:-2] == ("digits", "semi_supervised")
+    names = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
+    figures = {f"figures/{name}.png" for name in ("reconstructions", "samples", "latent_map", "style_grid")}
+    hydra = {f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")}
+    expected = figures | hydra | {"metrics.jsonl", "results.json", "model.safetensors", "run.log"}
+    assert expected <= names
+    rest = names - expected - {".lock", "checkpoints/step_000000020.pt"}
+    assert [name.startswith("events.out.tfevents.") for name in rest] == [True]
+
+
+def test_results_hold_metrics_config_data_and_environment(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    assert 0 <= results["test/error_rate"] <= 1
+    assert 0 < results["test/nearest_neighbor_error_rate"] < 0.2
+    assert results["config"]["schedule"]["epochs"] == 2
+    assert results["identity"] == finished.parent.name
+    assert len(results["data"]["fingerprint"]) == 64
+    assert results["environment"]["torch"] == torch.__version__
+
+
+def test_the_record_has_the_stable_tags_with_step_and_epoch(finished: Path) -> None:
+    found = rows(finished)
+    tags = set().union(*found)
+    phase = "regularization"
+    terms = {
+        f"loss/{phase}/{role}_{head}"
+        for role in ("discriminator", "generator")
+        for head in ("style", "label")
+    }
+    rates = {f"lr/{phase}/discriminator", f"lr/{phase}/generator", "lr/reconstruction", "lr/classification"}
+    metrics = {"valid/error_rate", "test/error_rate", "test/reconstruction_error"}
+    assert {"step", "epoch", "loss/reconstruction", "loss/classification"} | terms | rates | metrics <= tags
+    assert [row["step"] for row in found] == [5, 10, 10, 15, 20, 20, 20]
+    assert all(row["epoch"] == row["step"] / 10 for row in found)
+
+
+def test_tensorboard_shows_what_the_record_says_with_pictures_text_hparams_and_layout(finished: Path) -> None:
+    board = EventAccumulator(str(finished), size_guidance={"scalars": 0, "images": 0})
+    board.Reload()
+    tags = board.Tags()
+    recorded = {tag for row in rows(finished) for tag in row} - {"step", "epoch"}
+    assert set(tags["scalars"]) == recorded | {"speed/images_per_second"}
+    for tag in recorded:
+        expected = [row[tag] for row in rows(finished) if tag in row]
+        assert [event.value for event in board.Scalars(tag)] == pytest.approx(expected)
+    assert {"test/style_grid", "test/latent_map", "test/samples", "test/reconstructions"} <= set(
+        tags["images"]
+    )
+    assert "config/text_summary" in tags["tensors"]
+    plugins = board.summary_metadata
+    assert any("hparams" in tag for tag in plugins)
+    assert any("custom_scalars" in tag for tag in plugins)
+
+
+def test_the_weights_load_without_executing_anything_and_carry_their_config(finished: Path) -> None:
+    path = finished / "model.safetensors"
+    assert {"encoder.1.weight", "heads.label.linear.weight"} <= set(load_file(path))
+    with safe_open(path, "pt") as file:
+        assert json.loads(file.metadata()["config"])["heads"]["style"]["size"] == 10
+
+
+def test_the_same_command_shows_a_finished_run_and_changes_nothing(finished: Path, command: Command) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    assert command(*SHORT)[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+def test_more_epochs_continue_the_same_run(finished: Path, command: Command) -> None:
+    command(*SHORT, "schedule.epochs=3")
+    assert json.loads((finished / "results.json").read_text())["epochs"] == 3
+    assert [row["step"] for row in rows(finished)] == [5, 10, 10, 15, 20, 20, 25, 30, 30, 30]
+
+
+def test_resume_false_starts_afresh_and_keeps_the_old_folder(finished: Path, command: Command) -> None:
+    old = (finished / "results.json").read_text()
+    assert command(*SHORT, "resume=false")[0] == 0
+    assert (finished.with_name("seed0~1") / "results.json").read_text() == old
+    assert rows(finished) == rows(finished.with_name("seed0~1"))  # a run is a function of config and seed
+
+
+def test_a_repeated_sweep_runs_only_what_is_missing(finished: Path, command: Command) -> None:
+    before = (finished / "results.json").stat().st_mtime_ns
+    assert command("-m", *SHORT, "seed=0,1")[0] == 0
+    assert (finished / "results.json").stat().st_mtime_ns == before
+    assert (finished.with_name("seed1") / "results.json").exists()
+
+
+def start(root: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The real command in a process of its own, reporting each step at once."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "aae_runner", *TINY, "schedule.epochs=400", "logging.every=1",
+         "evaluators.error_rate.every=1", *arguments],
+        cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for_epoch(process: subprocess.Popen[str], number: int) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(f"epoch {number}/"):
+            return
+    raise AssertionError(process.communicate()[1])
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_the_state_and_the_same_command_continues(
+    tmp_path: Path, command: Command, signal_number: int
+) -> None:
+    process = start(tmp_path)
+    wait_for_epoch(process, 3)
+    process.send_signal(signal_number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal_number
+    assert "the same command continues" in said
+    assert "Traceback" not in said
+    state, problems = checkpoint.load(only_run(tmp_path) / "checkpoints")
+    assert state is not None
+    assert not problems
+    assert len(rows(only_run(tmp_path))) >= state["record"]["step"] >= 30
+
+
+def digest(state: dict[str, object]) -> dict[str, torch.Tensor]:
+    """All tensors of a state, by path."""
+    found: dict[str, torch.Tensor] = {}
+
+    def walk(node: object, path: str) -> None:
+        if isinstance(node, torch.Tensor):
+            found[path] = node
+        elif isinstance(node, dict):
+            for name, value in node.items():
+                walk(value, f"{path}/{name}")
+        elif isinstance(node, list):
+            walk(dict(enumerate(node)), path)
+
+    walk(state, "")
+    return found
+
+
+@pytest.mark.parametrize("variant", ["basic", "semi_supervised"])
+def test_20_steps_are_10_and_10_more_after_a_resume_bit_by_bit(
+    tmp_path: Path, command: Command, variant: str
+) -> None:
+    flat = (*TINY, f"variant={variant}", "schedule.decay=null", "logging.every=3")
+    command(*flat, "schedule.epochs=2", "runs=straight")
+    command(*flat, "schedule.epochs=1", "runs=parted")
+    command(*flat, "schedule.epochs=2", "runs=parted")
+    (straight,) = (tmp_path / "straight").glob("*/*/*/seed0")
+    (parted,) = (tmp_path / "parted").glob("*/*/*/seed0")
+    one, other = (checkpoint.load(folder / "checkpoints")[0] for folder in (straight, parted))
+    assert one is not None
+    assert other is not None
+    first, second = digest(one), digest(other)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert len(first) > 20
+    assert (straight / "metrics.jsonl").read_bytes() == (parted / "metrics.jsonl").read_bytes()
+
+
+def test_a_killed_run_continues_from_its_last_state_and_ends_like_one_never_killed(
+    tmp_path: Path, command: Command
+) -> None:
+    end = (
+        *TINY,
+        "schedule.epochs=12",
+        "logging.every=3",
+        "evaluators.error_rate.every=1",
+        "schedule.decay=null",
+    )
+    command(*end, "runs=whole")
+    (whole,) = (tmp_path / "whole").glob("*/*/*/seed0")
+    process = start(tmp_path, *end[3:], "checkpoint.minutes=0.0001")
+    wait_for_epoch(process, 3)
+    process.kill()
+    process.communicate()
+    assert command(*end)[0] == 0
+    killed = only_run(tmp_path)
+    assert (whole / "metrics.jsonl").read_bytes() == (killed / "metrics.jsonl").read_bytes()
+    assert (whole / "model.safetensors").read_bytes()[-5000:] == (killed / "model.safetensors").read_bytes()[
+        -5000:
+    ]
+
+
+def test_a_second_process_in_the_same_run_folder_is_refused(finished: Path, command: Command) -> None:
+    with (finished / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        status, said = command(*SHORT, "schedule.epochs=3")
+    assert status == 7
+    assert str(os.getpid()) in said
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing_of_it(
+    command: Command, tmp_path: Path
+) -> None:
+    status, said = command(*SHORT, "schedule.phases.reconstruction.optimizer.lr=1e30")
+    assert status == 5
+    assert "loss/" in said
+    assert "Traceback" not in said
+    assert not list(only_run(tmp_path).glob("checkpoints/*.pt"))
+    assert "NumericalError" in (only_run(tmp_path) / "run.log").read_text()
+
+
+def test_a_failed_job_does_not_keep_a_sweep_from_its_other_jobs(command: Command, tmp_path: Path) -> None:
+    status, said = command("-m", *SHORT, "schedule.phases.reconstruction.optimizer.lr=1e30,1e-3")
+    assert status == 1
+    assert "lr=1e+30" in said or "lr=1e30" in said
+    assert len(list((tmp_path / "runs").glob("*/*/*/*/results.json"))) == 1
+
+
+def test_changed_data_are_noticed_on_resume(finished: Path, command: Command) -> None:
+    folder = finished / "checkpoints"
+    state, _ = checkpoint.load(folder)
+    assert state is not None
+    checkpoint.save(folder, 20, {**state, "data": "another"})
+    status, said = command(*SHORT, "schedule.epochs=3")
+    assert status == 4
+    assert "resume=false" in said
+
+
+def test_an_unwritable_place_for_runs_is_a_sentence_with_status_6(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    status, said = command(*SHORT, "runs=file/runs")
+    assert status == 6
+    assert "runs=FOLDER" in said
+
+
+def spoil(content: bytes, how: str) -> bytes:
+    if how.startswith("cut"):
+        return content[: int(len(content) * float(how.split()[1]) / 100)]
+    place = {"head": 3, "middle": len(content) // 2, "tail": len(content) - 2}[how.split()[1]]
+    if how.startswith("zeros"):
+        return content[:place] + bytes(100) + content[place + 100 :]
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    "how", ["cut 0", "cut 10", "cut 50", "cut 99.9", "flip head", "flip middle", "flip tail", "zeros middle"]
+)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path, how: str) -> None:
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, {"step": step, "tensor": torch.arange(1000.0)})
+    newest = tmp_path / "step_000000002.pt"
+    newest.write_bytes(spoil(newest.read_bytes(), how))
+    state, problems = checkpoint.load(tmp_path)
+    assert state is not None
+    assert state["step"] == 1
+    assert str(newest) in problems[0]
+
+
+def test_when_no_checkpoint_is_sound_the_run_stops_rather_than_starting_anew(
+    finished: Path, command: Command
+) -> None:
+    for path in (finished / "checkpoints").glob("*.pt"):
+        path.write_bytes(spoil(path.read_bytes(), "flip middle"))
+    status, said = command(*SHORT, "schedule.epochs=3")
+    assert status == 4
+    assert "resume=false" in said
+
+
+def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, step, {"step": step})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_000000002.pt", "step_000000003.pt"]
+
+
+def test_a_pickle_that_would_execute_something_is_not_loaded(tmp_path: Path) -> None:
+    class Malicious:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch {tmp_path}/executed",)
+
+    checkpoint.save(tmp_path, 1, {"step": Malicious()})
+    with pytest.raises(CheckpointError):
+        checkpoint.load(tmp_path)
+    assert not (tmp_path / "executed").exists()
