@@ -3,7 +3,7 @@
 import gzip
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -47,19 +47,19 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.Captu
 
     def run(*arguments: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["aae-run", *arguments])
-        status = 0
+        status: str | int | None = 0
         try:
             cli.main()
         except SystemExit as ended:
-            assert isinstance(ended.code, int)
             status = ended.code
+        assert isinstance(status, int)
         return status, capfd.readouterr().err
 
     return run
 
 
 @pytest.fixture
-def mnist_root(tmp_path: Path) -> Iterator[Path]:
+def mnist_root(tmp_path: Path) -> Path:
     """Four files in MNIST's format: 50,010 training images of 1x1 pixels and 20 test images."""
     folder = tmp_path / "data" / "MNIST" / "raw"
     folder.mkdir(parents=True)
@@ -68,7 +68,7 @@ def mnist_root(tmp_path: Path) -> Iterator[Path]:
         for name, array in ((f"{part}-images-idx3-ubyte", values.reshape(n, 1, 1)),
                             (f"{part}-labels-idx1-ubyte", values)):  # fmt: skip
             (folder / f"{name}.gz").write_bytes(gzip.compress(idx(array)))
-    yield tmp_path / "data"
+    return tmp_path / "data"
 
 
 def idx(array: NDArray[np.uint8]) -> bytes:

@@ -11,9 +11,9 @@ from aae_runner.config import CONF
 
 SOURCE = Path(aae_runner.__file__).parent
 ORDER = (
-    "__main__", "cli", "toolbox", "trainer", "report", "recorder", "experiment", "evaluators", "figures", "phases",
-    "engine", "checkpoint", "losses", "model", "latents", "priors", "networks", "datasets", "data", "build",
-    "config", "errors", "__init__",
+    "__main__", "cli", "toolbox", "trainer", "report", "recorder", "experiment", "evaluators", "figures",
+    "phases", "engine", "checkpoint", "losses", "model", "latents", "priors", "networks", "datasets", "data",
+    "build", "config", "errors", "__init__",
 )  # fmt: skip
 """A file imports only from files further right."""
 
@@ -54,5 +54,5 @@ def test_no_file_branches_on_the_name_of_a_variant_or_data_set(path: Path) -> No
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_yaml_begins_by_saying_what_it_is(path: Path) -> None:
-    first = [line for line in path.read_text(encoding="utf-8").splitlines() if "@package" not in line][0]
+    first = next(line for line in path.read_text(encoding="utf-8").splitlines() if "@package" not in line)
     assert re.match(r"# \S.{5,}", first)

@@ -7,7 +7,7 @@ import pytest
 import scipy.io
 import torch
 from conftest import Command, composed, experiment, idx
-from torchvision.datasets import SVHN as TorchvisionSVHN
+from torchvision.datasets import SVHN as OfficialSVHN  # noqa: N811
 
 from aae_runner.config import Facts
 from aae_runner.data import Corruption, Data, Images, Sampler, Splits, derive_seed, labelled_subset
@@ -169,7 +169,7 @@ def test_svhn_is_read_from_its_layout_with_0_for_the_digit_0(svhn_root: Path) ->
 
 
 def test_svhn_checksums_are_those_of_torchvision() -> None:
-    official = {name: md5 for _, name, md5 in TorchvisionSVHN.split_list.values()}
+    official = {name: md5 for _, name, md5 in OfficialSVHN.split_list.values()}
     assert official == SVHN_MD5
 
 
@@ -177,7 +177,7 @@ def test_svhn_checksums_are_those_of_torchvision() -> None:
 def test_a_damaged_svhn_file_is_named(svhn_root: Path, how: str) -> None:
     path = svhn_root / "train_32x32.mat"
     path.write_bytes(spoilt(path.read_bytes(), how))
-    with pytest.raises(DataError, match="train_32x32.mat"):
+    with pytest.raises(DataError, match=r"train_32x32\.mat"):
         SVHN(root=str(svhn_root), download=False, checksums=how == "flipped", extra=False).read()
 
 

@@ -174,8 +174,8 @@ def test_weights_are_a_function_of_the_seed() -> None:
 
 def test_the_encoder_is_pulled_towards_its_prior() -> None:
     """On real digits: after a little training the codes have about the spread of the prior."""
-    run = experiment("variant=basic", "network.encoder.width=64", "network.decoder.width=64",
-                     "network.discriminator.width=64", "prior=gaussian_wide", "schedule.epochs=100")  # fmt: skip
+    wide = (f"network.{part}.width=64" for part in ("encoder", "decoder", "discriminator"))
+    run = experiment(*wide, "variant=basic", "prior=gaussian_wide", "schedule.epochs=100")
     losses = [run.step(step) for step in range(600)]
     z = run.model.encode(run.data.train.x.float() / 255)["style"].value
     assert 2.5 < float(z.std()) < 10  # the prior's is 5; untrained codes have about 0.3

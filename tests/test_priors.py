@@ -9,7 +9,11 @@ from scipy import stats
 from aae_runner.priors import Categorical, Gaussian, GaussianMixture
 
 N = 200_000
-MIXTURE = {"components": 10, "radius": 9.0, "radial_std": 3.0, "tangential_std": 0.6}
+
+
+def mixture() -> GaussianMixture:
+    """The paper's."""
+    return GaussianMixture(None, components=10, radius=9.0, radial_std=3.0, tangential_std=0.6)
 
 
 @pytest.mark.parametrize("std", [1.0, 5.0])
@@ -23,7 +27,7 @@ def test_a_gaussian_has_its_std_and_is_gaussian(std: float) -> None:
 
 def test_component_k_of_the_mixture_has_its_angle_radius_and_stds() -> None:
     torch.manual_seed(0)
-    prior = GaussianMixture(None, **MIXTURE)
+    prior = mixture()
     for k in range(10):
         angle = 2 * math.pi * k / 10
         z = prior.sample(N // 10, labels=torch.full((N // 10,), k))
@@ -37,7 +41,7 @@ def test_component_k_of_the_mixture_has_its_angle_radius_and_stds() -> None:
 
 def test_the_unlabelled_mixture_has_the_moments_of_its_equal_parts() -> None:
     torch.manual_seed(0)
-    z = GaussianMixture(None, **MIXTURE).sample(N)
+    z = mixture().sample(N)
     # E|z|² = radius² + radial² + tangential²; by symmetry the covariance is half of it in each direction
     second = (9**2 + 3**2 + 0.6**2) / 2
     assert torch.allclose(torch.cov(z.T), second * torch.eye(2), atol=0.02 * second)

@@ -32,14 +32,24 @@ GROUPS = {
 }
 
 
-def _groups_help(*folders: str) -> str:
+def _given_folder(arguments: Sequence[str]) -> list[Path]:
+    """The folder after --config-dir, if there is one."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd", type=Path)
+    folder = parser.parse_known_args(arguments)[0].config_dir
+    return [folder] if folder else []
+
+
+def _groups_help() -> str:
     """The config groups, their choices and a line about each, as `--help` shows them."""
+    folders = _given_folder(sys.argv[1:])
     lines = []
     for group, meaning in GROUPS.items():
-        if found := choices(group):
-            lines.append(f"{group}: {meaning}")
-            lines += [f"  {group}={name:<20} {text}" for name, text in found.items()]
-    return "\n".join(lines)
+        if found := choices(group, *folders):
+            lines += ["", f"{group}: {meaning}"]
+            width = max(len(name) for name in found)
+            lines += [f"  {group}={name:<{width}}  {text}" for name, text in found.items()]
+    return "\n".join(lines).strip()
 
 
 OmegaConf.register_new_resolver("aae.groups", _groups_help, replace=True)
@@ -111,18 +121,15 @@ def _refuse(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: there is one.
     """
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--config-dir", "-cd")
-    known, rest = parser.parse_known_args(arguments)
-    folders = [CONF, *([Path(known.config_dir)] if known.config_dir else [])]
-    for text in rest:
+    folders = _given_folder(arguments)
+    for text in arguments:
         group, _, value = text.partition("=")
-        names = sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
-        if value == "null" and (CONF / group).is_dir():
+        names = choices(group, *folders) if group.isidentifier() else {}
+        if value == "null" and names:
             raise ConfigError(f"{text}: a group is not switched off. Choose one: {', '.join(names)}.")
         if value.startswith("glob("):
             pattern: Any = OverridesParser.create().parse_override(text).value()
-            if isinstance(pattern, Glob) and not pattern.filter(names):
+            if isinstance(pattern, Glob) and not pattern.filter(list(names)):
                 raise ConfigError(f"{text}: matches nothing. Allowed: {', '.join(names) or 'nothing yet'}.")
 
 

@@ -134,9 +134,9 @@ CONSTANT_KEYS = (
 """Keys that do not change what a run learns, or only how long: they are no part of its identity."""
 
 
-def choices(group: str) -> dict[str, str]:
-    """The configs of a group, each with the first comment of its file: what `--help` says about it."""
-    files = sorted((CONF / group).glob("*.yaml"))
+def choices(group: str, *more: Path) -> dict[str, str]:
+    """The configs of a group, here and in more folders, each with the first comment of its file."""
+    files = [file for folder in (CONF, *more) for file in sorted((folder / group).glob("*.yaml"))]
     return {file.stem: _first_comment(file) for file in files}
 
 
