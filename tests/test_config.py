@@ -124,7 +124,7 @@ def test_the_identity_of_three_commands_is_what_it_was() -> None:
             ("data=svhn", "schedule=paper"),
         )
     ]
-    assert found == ["", "", ""]
+    assert found == ["b6e19e4f06", "54755c0c55", "714847f734"]
 
 
 NEUTRAL = (

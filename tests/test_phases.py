@@ -8,7 +8,7 @@ from conftest import composed, experiment
 from torch import Tensor, nn
 
 from aae_runner.build import Builder
-from aae_runner.engine import Objective, Update
+from aae_runner.engine import EXACT, Objective, Update, choose_precision
 from aae_runner.errors import ConfigError
 from aae_runner.experiment import Experiment, build_parts, decay_factor
 
@@ -165,6 +165,22 @@ def test_the_paper_schedule_has_the_rates_and_momenta_of_section_5() -> None:
     }
 
 
+def test_the_automatic_precision_is_exact_and_evaluation_is_always_at_the_highest() -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        assert choose_precision("auto", torch.device("cpu"))[1] < EXACT
+        assert choose_precision("high", torch.device("cpu"))[0] == "high"
+        run = experiment("precision=medium")
+        used: list[str] = []
+        run.model.encoder.register_forward_hook(lambda *_: used.append(torch.get_float32_matmul_precision()))
+        run.look("valid", None)
+        run.step(0)
+        assert set(used[:-3]) == {"highest"}
+        assert set(used[-3:]) == {"medium"}
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_weights_are_a_function_of_the_seed() -> None:
     one, same, other = (build_parts(composed(f"seed={seed}"), Builder()).model for seed in (0, 0, 1))
     first, again, different = (next(model.parameters()) for model in (one, same, other))
@@ -177,6 +193,7 @@ def test_the_encoder_is_pulled_towards_its_prior() -> None:
     wide = (f"network.{part}.width=64" for part in ("encoder", "decoder", "discriminator"))
     run = experiment(*wide, "variant=basic", "prior=gaussian_wide", "schedule.epochs=100")
     losses = [run.step(step) for step in range(600)]
-    z = run.model.encode(run.data.train.x.float() / 255)["style"].value
+    with torch.no_grad():
+        z = run.model.encode(run.data.train.x.float() / 255)["style"].value
     assert 2.5 < float(z.std()) < 10  # the prior's is 5; untrained codes have about 0.3
     assert losses[-1]["loss/reconstruction"] < 0.8 * losses[0]["loss/reconstruction"]

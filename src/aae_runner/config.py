@@ -121,6 +121,7 @@ class Config:
     runs: str
     resume: bool
     device: str
+    precision: Literal["auto", "highest", "high", "medium"]
     trusted: list[str]
     reference: Reference | None
     logging: Logging

@@ -1,6 +1,7 @@
 """All parts of a run, built once from its config."""
 
 import functools
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,12 +13,14 @@ from torch import Tensor, nn
 from aae_runner.build import Builder
 from aae_runner.config import Config, Decay, Facts, Timing, nearest, part
 from aae_runner.data import Data, derive_seed
-from aae_runner.engine import Phase, Scheduled, Update
+from aae_runner.engine import Phase, Scheduled, Update, choose_precision
 from aae_runner.errors import CheckpointError, ConfigError
 from aae_runner.evaluators import Evaluator, Findings, Snapshot
 from aae_runner.model import Model, assemble
 from aae_runner.networks import Shape
 from aae_runner.priors import Prior
+
+log = logging.getLogger("aae_runner")
 
 CALIBRATION = 10_000
 """Clean training images on which batch norm's statistics are measured before an evaluation."""
@@ -68,6 +71,8 @@ class Experiment:
         ]
         if due:
             torch.manual_seed(derive_seed("evaluation", self.config.seed))
+            precision = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision("highest")
             with torch.no_grad():
                 self.model.calibrate(self.data.train[:CALIBRATION].batches(1000))
                 self.model.eval()
@@ -75,6 +80,7 @@ class Experiment:
                 for evaluator in due:
                     findings |= evaluator(snapshot)
                 self.model.train()
+            torch.set_float32_matmul_precision(precision)
         return findings
 
     def state(self) -> dict[str, Any]:
@@ -155,6 +161,8 @@ def prepare(config: Config, build: Builder) -> Experiment:
         DataError: the data are missing or damaged.
     """
     device = _device(config.device)
+    precision, error = choose_precision(config.precision, device)
+    log.info("Matrix products at precision %s (relative error %.0e), on %s.", precision, error, device)
     torch.set_flush_denormal(True)  # they slow a CPU down and mean nothing here
     parts = build_parts(config, build)
     facts, source = part(Facts, config.data, "data")

@@ -195,14 +195,15 @@ def _layout(experiment: Experiment) -> dict[str, dict[str, list[Any]]]:
 
 
 def _settings(config: Config) -> dict[str, bool | str | float]:
-    """What may differ between runs, as one flat dictionary of plain values."""
+    """What decides the metrics, as one flat dictionary of plain values."""
     flat: dict[str, bool | str | float] = {"seed": config.seed, "schedule.epochs": config.schedule.epochs}
+    left_out = {*CONSTANT_KEYS, "evaluators", "prior", "data.shape", "data.classes"}  # priors holds the prior
 
     def walk(node: Any, key: str) -> None:
         if isinstance(node, dict):
             for name, value in node.items():
                 walk(value, f"{key}.{name}" if key else str(name))
-        elif key not in CONSTANT_KEYS and key.split(".", 1)[0] not in CONSTANT_KEYS:
+        elif not {key, key.split(".", 1)[0]} & left_out:
             flat[key] = node if isinstance(node, bool | str | int | float) else json.dumps(node)
 
     walk(tree(config), "")
@@ -221,6 +222,7 @@ def _environment(device: torch.device, seconds: float) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": f"{device.type}: {name}",
+        "precision": torch.get_float32_matmul_precision(),
         "threads": torch.get_num_threads(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "seconds": round(seconds, 1),
