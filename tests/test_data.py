@@ -1,12 +1,17 @@
 """Reading, splitting, hiding labels, drawing minibatches."""
 
+import functools
 import gzip
+import hashlib
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import scipy.io
 import torch
 from conftest import Command, composed, experiment, idx
+from torchvision.datasets import MNIST as OfficialMNIST  # noqa: N811
 from torchvision.datasets import SVHN as OfficialSVHN  # noqa: N811
 
 from aae_runner.config import Facts
@@ -116,6 +121,22 @@ def test_mnist_is_read_packed_and_unpacked_and_split_50_000_to_the_rest(mnist_ro
     assert [len(split) for split in packed[:3]] == [50_000, 10, 20]
     assert torch.equal(packed.train.y, torch.arange(50_000) % 10)
     assert all(torch.equal(one.x, other.x) for one, other in zip(packed[:3], unpacked[:3], strict=True))
+
+
+def test_missing_mnist_is_downloaded_and_found_again(
+    mnist_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = mnist_root / "MNIST" / "raw"
+    resources = [(path.name, hashlib.md5(path.read_bytes()).hexdigest()) for path in mirror.glob("*.gz")]
+    serve = functools.partial(SimpleHTTPRequestHandler, directory=str(mirror))
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(OfficialMNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        monkeypatch.setattr(OfficialMNIST, "resources", resources)
+        MNIST(root=str(tmp_path / "cache"), download=True, checksums=False).read()
+        server.shutdown()
+    again = MNIST(root=str(tmp_path / "cache"), download=True, checksums=False).read()
+    assert len(again.train) == 50_000
 
 
 def spoilt(content: bytes, how: str) -> bytes:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,6 +19,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from aae_runner.config import CONF, choices, identity, nearest, settle
 from aae_runner.errors import AAEError, ConfigError, Interrupted
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 log = logging.getLogger("aae_runner")
 
@@ -106,13 +109,15 @@ def _run(composed: DictConfig) -> None:
     console.print(closing_table(results, run))
 
 
-def _log_to(console: Any) -> None:
-    from rich.logging import RichHandler
+def _log_to(console: "Console") -> None:
+    class Terminal(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            console.print(record.getMessage(), soft_wrap=True, markup=False, highlight=False)
 
     log.setLevel(logging.INFO)
     log.propagate = False
+    log.handlers = [Terminal()]
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
-    log.handlers = [RichHandler(console=console, show_time=False, show_level=False, show_path=False)]
 
 
 def _refuse(arguments: Sequence[str]) -> None:
