@@ -18,15 +18,12 @@ INK = "#333333"
 MASSES = (0.5, 0.9, 0.99)
 
 
-def pictures(
-    rows: Tensor, title: str, row_labels: Sequence[str] = (), column_labels: Sequence[str] = ()
-) -> Figure:
+def pictures(rows: Tensor, title: str, column_labels: Sequence[str] = ()) -> Figure:
     """A table of pictures.
 
     Args:
         rows: (R, K, C, H, W) in [0, 1], gray (C = 1) or RGB (C = 3); values outside are clipped.
         title: above the table.
-        row_labels: R texts at the left, or none.
         column_labels: K texts above the columns, or none.
     """
     r, k, c, h, w = rows.shape
@@ -38,14 +35,12 @@ def pictures(
             top, left = gap + i * (h + gap), gap + j * (w + gap)
             canvas[top : top + h, left : left + w] = tiles[i, j]
     tile = 0.55  # inches
-    figure = Figure(
-        figsize=(k * tile + 0.6 + 0.6 * bool(row_labels), r * tile + 0.7), layout="constrained", dpi=120
-    )
+    figure = Figure(figsize=(k * tile + 0.6, r * tile + 0.45), layout="constrained", dpi=120)
     axes = figure.add_subplot()
     axes.imshow(canvas.squeeze(2) if c == 1 else canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_title(title, color=INK, fontsize=11)
     axes.set_xticks([gap + (j + 0.5) * (w + gap) for j in range(len(column_labels))], column_labels)
-    axes.set_yticks([gap + (i + 0.5) * (h + gap) for i in range(len(row_labels))], row_labels)
+    axes.set_yticks([])
     axes.xaxis.tick_top()
     axes.tick_params(length=0, colors=INK, labelsize=9)
     axes.spines[:].set_visible(False)
@@ -67,27 +62,20 @@ def latent_map(z: Tensor, y: Tensor, prior: Tensor, title: str) -> Figure:
     points, labels, samples = z[:, :2].cpu().numpy(), y.cpu().numpy(), prior[:, :2].cpu().numpy()
     figure = Figure(figsize=(6.6, 5.6), layout="constrained", dpi=120)
     axes = figure.add_subplot()
+    # in the order of the split, so that no class covers the others
+    colors = np.array(PALETTE)[labels % len(PALETTE)]
+    axes.scatter(points[:, 0], points[:, 1], s=4, alpha=0.7, linewidths=0, c=colors)
     for k in np.unique(labels):
-        axes.scatter(
-            points[labels == k, 0],
-            points[labels == k, 1],
-            s=4,
-            alpha=0.7,
-            linewidths=0,
-            color=PALETTE[k % 10],
-            label=str(k),
-        )
+        axes.scatter([], [], color=PALETTE[k % len(PALETTE)], label=str(k))
     _contours(axes, samples)
-    reach = 1.05 * np.abs(
-        np.concatenate([np.quantile(np.abs(points), [0.999]), np.quantile(np.abs(samples), [0.9999])])
-    )
-    axes.set(xlim=(-reach.max(), reach.max()), ylim=(-reach.max(), reach.max()), aspect="equal")
+    reach = 1.05 * max(np.quantile(np.abs(points), 0.999), np.quantile(np.abs(samples), 0.9999))
+    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
     axes.set_xlabel("$z_1$", color=INK)
     axes.set_ylabel("$z_2$", color=INK)
     axes.set_title(title, color=INK, fontsize=11)
     axes.tick_params(colors=INK, labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", markerscale=4, frameon=False)
+    figure.legend(loc="outside right center", title="label", frameon=False)
     return figure
 
 
@@ -100,4 +88,4 @@ def _contours(axes: Axes, samples: NDArray[np.float32]) -> None:
     held = np.cumsum(ranked) / ranked.sum()
     levels = [ranked[np.searchsorted(held, mass)] for mass in MASSES]
     centers = (edges[:-1] + edges[1:]) / 2
-    axes.contour(centers, centers, density.T, levels=sorted(levels), colors=INK, linewidths=0.8, alpha=0.8)
+    axes.contour(centers, centers, density.T, levels=np.unique(levels), colors=INK, linewidths=0.8, alpha=0.8)
