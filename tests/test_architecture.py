@@ -11,9 +11,9 @@ from aae_runner.config import CONF
 
 SOURCE = Path(aae_runner.__file__).parent
 ORDER = (
-    "__main__", "cli", "toolbox", "trainer", "report", "recorder", "experiment", "evaluators", "figures",
-    "phases", "engine", "checkpoint", "losses", "model", "latents", "priors", "networks", "datasets", "data",
-    "build", "config", "errors", "__init__",
+    "__main__", "cli", "toolbox", "trainer", "report", "recorder", "experiment", "clusters", "evaluators",
+    "figures", "phases", "engine", "checkpoint", "losses", "model", "latents", "priors", "networks",
+    "datasets", "data", "build", "config", "errors", "__init__",
 )  # fmt: skip
 """A file imports only from files further right."""
 

@@ -57,6 +57,7 @@ def calls(module: nn.Module, action: Callable[[], object]) -> list[int]:
 def test_a_step_encodes_once_a_phase_and_decodes_once(variant: str, encoder: list[int]) -> None:
     run = experiment(f"variant={variant}", "schedule.batch=50")
     assert calls(run.model.encoder, lambda: run.step(0)) == encoder
+    assert run.model.decoder is not None
     assert calls(run.model.decoder, lambda: run.step(1)) == [50]
 
 
@@ -82,7 +83,7 @@ def test_a_parameter_that_the_loss_does_not_reach_is_an_error_naming_phase_and_p
         "mine/lost", objective, lambda parameters: torch.optim.SGD(parameters, lr=0.1), lambda step: 1.0
     )
     with pytest.raises(ConfigError, match=r"phases\.mine/lost.*0\.weight"):
-        update.run(batch, run.model.encode(batch.x_in), last=True)
+        update.run(batch, run.model.encode(batch.x_in, batch.y), last=True)
 
 
 def test_classification_reads_the_labelled_stream_and_never_an_unknown_label() -> None:
@@ -194,6 +195,6 @@ def test_the_encoder_is_pulled_towards_its_prior() -> None:
     run = experiment(*wide, "variant=basic", "prior=gaussian_wide", "schedule.epochs=100")
     losses = [run.step(step) for step in range(600)]
     with torch.no_grad():
-        z = run.model.encode(run.data.train.x.float() / 255)["style"].value
+        z = run.model.encode(run.data.train.x.float() / 255, run.data.train.y)["style"].value
     assert 2.5 < float(z.std()) < 10  # the prior's is 5; untrained codes have about 0.3
     assert losses[-1]["loss/reconstruction"] < 0.8 * losses[0]["loss/reconstruction"]

@@ -113,7 +113,7 @@ class Config:
     heads: dict[str, Component]
     prior: Component
     priors: dict[str, Component]
-    join: Component
+    join: Component | None
     phases: dict[str, Component]
     evaluators: dict[str, Component]
     schedule: Schedule

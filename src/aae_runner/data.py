@@ -31,10 +31,10 @@ class Images:
         """The same split on another device."""
         return Images(self.x.to(device), self.y.to(device))
 
-    def batches(self, size: int) -> Iterator[Tensor]:
-        """All images in order, as floats in [0, 1], at most `size` at a time."""
-        for x in self.x.split(size):
-            yield normalize(x)
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All images in order, as floats in [0, 1], and labels; at most `size` at a time."""
+        for x, y in zip(self.x.split(size), self.y.split(size), strict=True):
+            yield normalize(x), y
 
 
 class Splits(NamedTuple):
@@ -148,7 +148,8 @@ class Data:
     """The splits of a data set and the minibatches drawn from its training split.
 
     Two streams: `all` has every training image, `labelled` those whose labels may be used. In `all`, too,
-    only images of the labelled subset carry their label.
+    only images of the labelled subset carry their label; the others' is hidden (`classes`). As splits, the
+    streams are `known` and `labelled`.
 
     Args:
         splits: as read.
@@ -186,14 +187,12 @@ class Data:
         self.train, self.valid, self.test = (split.to(device) for split in splits[:3])
         chosen = labelled_subset(splits.train.y, facts.classes, labels, label_seed)
         self.labelled = self.train[chosen.to(device)]
-        self._visible = torch.full_like(self.train.y, facts.classes)
-        self._visible[chosen.to(device)] = self.labelled.y
+        self.known = Images(self.train.x, torch.full_like(self.train.y, facts.classes))
+        self.known.y[chosen.to(device)] = self.labelled.y
         self._streams = {
-            "all": (self.train.x, self._visible, Sampler(n, batch, derive_seed("all", seed))),
-            "labelled": (
-                self.labelled.x, self.labelled.y, Sampler(labels, batch, derive_seed("labelled", seed))
-            ),
-        }  # fmt: skip
+            "all": (self.known, Sampler(n, batch, derive_seed("all", seed))),
+            "labelled": (self.labelled, Sampler(labels, batch, derive_seed("labelled", seed))),
+        }
         self.steps_per_epoch = -(-n // min(batch, n))
         self._corrupt = corrupt
 
@@ -208,10 +207,10 @@ class Data:
 
     def draw(self, stream: str, step: int) -> Batch:
         """The minibatch of a step; its corruption is drawn from torch's global generator."""
-        images, labels, sampler = self._streams[stream]
-        index = sampler.indices(step).to(self.device, non_blocking=True)
-        x = normalize(images[index])
-        return Batch(x=x, x_in=self._corrupt(x), y=labels[index])
+        images, sampler = self._streams[stream]
+        drawn = images[sampler.indices(step).to(self.device, non_blocking=True)]
+        x = normalize(drawn.x)
+        return Batch(x=x, x_in=self._corrupt(x), y=drawn.y)
 
     def split(self, name: str) -> Images:
         """`train`, `valid` or `test`."""

@@ -124,7 +124,7 @@ class Phase(nn.Module):
 
     def codes(self, batch: Batch) -> Codes:
         """Drawn once per step, shared by the updates."""
-        codes: Codes = self.model.encode(batch.x_in)  # type: ignore[operator]
+        codes: Codes = self.model.encode(batch.x_in, batch.y)  # type: ignore[operator]
         return codes
 
 

@@ -1,7 +1,8 @@
 """What is measured and shown of a model. Evaluators return names and values, and know no logger."""
 
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from aae_runner import losses
 from aae_runner.data import Data, Images, normalize
 from aae_runner.errors import ConfigError
-from aae_runner.latents import Codes
+from aae_runner.latents import ClusterHeads, Codes
 from aae_runner.model import Model
 from aae_runner.priors import Prior
 
@@ -48,6 +49,10 @@ class Snapshot:
         """The split."""
         return self.data.split(self.split)
 
+    def on(self, split: str) -> "Snapshot":
+        """The same model, looked at with another split."""
+        return self if split == self.split else replace(self, split=split)
+
     @cached_property
     def values(self) -> dict[str, Tensor]:
         """The codes of all images of the split: by head, (N, size)."""
@@ -62,7 +67,7 @@ class Snapshot:
 
     @cached_property
     def _codes(self) -> list[Codes]:
-        return [self.model.encode(x) for x in self.images.batches(CHUNK)]
+        return [self.model.encode(x, y) for x, y in self.images.batches(CHUNK)]
 
 
 class Evaluator:
@@ -117,7 +122,7 @@ def nearest_neighbor_error(images: Images, labelled: Images) -> float:
     known = normalize(labelled.x).flatten(1)
     # |a - b|² = |a|² - 2ab + |b|²; |a|² is the same for all b
     lengths = known.square().sum(1)
-    nearest = torch.cat([(lengths - 2 * x.flatten(1) @ known.T).argmin(1) for x in images.batches(CHUNK)])
+    nearest = torch.cat([(lengths - 2 * x.flatten(1) @ known.T).argmin(1) for x, _ in images.batches(CHUNK)])
     return float((labelled.y[nearest] != images.y).double().mean())
 
 
@@ -144,7 +149,7 @@ class Reconstructions(Evaluator):
         total = torch.zeros((), dtype=torch.float64, device=snapshot.data.device)
         shown: list[Tensor] = []
         offset = 0
-        for x in snapshot.images.batches(CHUNK):
+        for x, _ in snapshot.images.batches(CHUNK):
             values = {name: value[offset : offset + len(x)] for name, value in snapshot.values.items()}
             decoded = snapshot.model.decode(values)
             total += losses.reconstruction(x, decoded).double() * len(x)
@@ -269,6 +274,37 @@ class LatentMap(Evaluator):
             )
         samples = snapshot.priors[self.head].sample(200_000)
         return {"latent_map": figures.latent_map(z, snapshot.images.y, samples, title)}
+
+
+class Representation(Evaluator):
+    """W_C y + z of all images, colored by label, with the heads of the clusters (Fig. 11).
+
+    More than two dimensions are mapped linearly onto the plane, so that the heads lie on a circle.
+
+    Args:
+        model: what will be looked at; its join must be `ClusterHeads`.
+        priors: of its heads.
+        every: see `Evaluator`.
+    """
+
+    def __init__(self, model: Model, priors: Priors, /, *, every: Every) -> None:
+        super().__init__(every)
+        if not isinstance(model.join, ClusterHeads):
+            raise ConfigError("a representation needs a join with heads: aae_runner.latents.ClusterHeads.")
+        self.join = model.join
+
+    def __call__(self, snapshot: Snapshot) -> Findings:
+        """The figure `representation`."""
+        from aae_runner import figures
+
+        points, heads = self.join(snapshot.values), self.join.heads
+        if self.join.size > 2:
+            angle = torch.arange(len(heads), device=heads.device) * (2 * math.pi / len(heads))
+            circle = torch.stack([angle.cos(), angle.sin()], dim=1)
+            plane = torch.linalg.lstsq(heads, circle, driver="gelsd" if heads.is_cpu else None).solution
+            points, heads = points @ plane, heads @ plane
+        title = f"Representation of the {snapshot.split} images in {self.join.size} dimensions"
+        return {"representation": figures.representation(points, snapshot.images.y, heads, title)}
 
 
 def _one_of(known: Iterable[str], name: str, what: str) -> str:

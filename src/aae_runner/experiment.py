@@ -74,7 +74,7 @@ class Experiment:
             precision = torch.get_float32_matmul_precision()
             torch.set_float32_matmul_precision("highest")
             with torch.no_grad():
-                self.model.calibrate(self.data.train[:CALIBRATION].batches(1000))
+                self.model.calibrate(self.data.known[:CALIBRATION].batches(1000))
                 self.model.eval()
                 snapshot = Snapshot(self.model, self.priors, self.data, split)
                 for evaluator in due:

@@ -59,7 +59,38 @@ def latent_map(z: Tensor, y: Tensor, prior: Tensor, title: str) -> Figure:
         prior: (M, D) samples of the prior, 100,000 or more for smooth contours.
         title: above the map.
     """
-    points, labels, samples = z[:, :2].cpu().numpy(), y.cpu().numpy(), prior[:, :2].cpu().numpy()
+    points, samples = z[:, :2].cpu().numpy(), prior[:, :2].cpu().numpy()
+    reach = 1.05 * max(np.quantile(np.abs(points), 0.999), np.quantile(np.abs(samples), 0.9999))
+    figure, axes = _map(points, y.cpu().numpy(), reach, title)
+    _contours(axes, samples)
+    axes.set_xlabel("$z_1$", color=INK)
+    axes.set_ylabel("$z_2$", color=INK)
+    return figure
+
+
+def representation(points: Tensor, y: Tensor, heads: Tensor, title: str) -> Figure:
+    """Points colored by label, and the heads of their clusters, numbered.
+
+    Args:
+        points: (N, 2).
+        y: (N,) labels.
+        heads: (K, 2).
+        title: above the map.
+    """
+    places, centers = points.cpu().numpy(), heads.cpu().numpy()
+    reach = 1.05 * max(np.quantile(np.abs(places), 0.999), np.abs(centers).max())
+    figure, axes = _map(places, y.cpu().numpy(), reach, title)
+    for k, center in enumerate(centers):
+        axes.annotate(
+            str(k), center, ha="center", va="center", fontsize=9, color="white",
+            bbox={"boxstyle": "circle,pad=0.25", "facecolor": INK, "edgecolor": "white"},
+        )  # fmt: skip
+    return figure
+
+
+def _map(
+    points: NDArray[np.float32], labels: NDArray[np.int64], reach: float, title: str
+) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(6.6, 5.6), layout="constrained", dpi=120)
     axes = figure.add_subplot()
     # in the order of the split, so that no class covers the others
@@ -67,16 +98,12 @@ def latent_map(z: Tensor, y: Tensor, prior: Tensor, title: str) -> Figure:
     axes.scatter(points[:, 0], points[:, 1], s=4, alpha=0.7, linewidths=0, c=colors)
     for k in np.unique(labels):
         axes.scatter([], [], color=PALETTE[k % len(PALETTE)], label=str(k))
-    _contours(axes, samples)
-    reach = 1.05 * max(np.quantile(np.abs(points), 0.999), np.quantile(np.abs(samples), 0.9999))
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
-    axes.set_xlabel("$z_1$", color=INK)
-    axes.set_ylabel("$z_2$", color=INK)
     axes.set_title(title, color=INK, fontsize=11)
     axes.tick_params(colors=INK, labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right center", title="label", frameon=False)
-    return figure
+    return figure, axes
 
 
 def _contours(axes: Axes, samples: NDArray[np.float32]) -> None:

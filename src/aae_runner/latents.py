@@ -1,12 +1,17 @@
-"""Heads: from features to q(z|x) or q(y|x), and how codes meet in front of the decoder."""
+"""Heads: from features to q(z|x) or q(y|x), and how codes meet in front of the decoder.
+
+A head maps features (B, F) and labels (B,) to a `Code`; only `TrueLabel` looks at the labels.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, NamedTuple
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from aae_runner.errors import ConfigError
 from aae_runner.networks import batch_norm_layer
 
 
@@ -37,10 +42,85 @@ class Deterministic(nn.Module):
         self.size = size
         self.linear = _linear(features, size, batch_norm)
 
-    def forward(self, features: Tensor) -> Code:
+    def forward(self, features: Tensor, y: Tensor) -> Code:
         """(B, features) -> z of (B, size)."""
         z = self.linear(features)
         return Code(value=z, parameters=z)
+
+
+class Gaussian(nn.Module):
+    """q(z|x) is a diagonal Gaussian, sampled by reparametrization (Section 2, Gaussian posterior).
+
+    In evaluation its value is the mean. Its parameters are mean and log variance side by side, (B, 2 size).
+
+    Args:
+        features: number of features of the trunk.
+        size: dimensions of z. `null` in a yaml means those of the head's prior.
+    """
+
+    def __init__(self, features: int, /, *, size: Annotated[int, Ge(1)]) -> None:
+        super().__init__()
+        self.size = size
+        self.linear = nn.Linear(features, 2 * size)
+
+    def forward(self, features: Tensor, y: Tensor) -> Code:
+        """(B, features) -> z of (B, size)."""
+        parameters = self.linear(features)
+        z = self.sample(parameters) if self.training else parameters[:, : self.size]
+        return Code(value=z, parameters=parameters)
+
+    def sample(self, parameters: Tensor) -> Tensor:
+        """(B, 2 size), mean and log variance -> z of (B, size)."""
+        mean, log_variance = parameters.chunk(2, dim=1)
+        return mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+
+
+class UniversalApproximator(nn.Module):
+    """z is a nonlinear function of the features and of noise (Section 2, universal approximator posterior).
+
+    Args:
+        features: number of features of the trunk.
+        size: dimensions of z. `null` in a yaml means those of the head's prior.
+        noise: dimensions of the Gaussian noise.
+        width: hidden units of the layer that mixes features and noise.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        /,
+        *,
+        size: Annotated[int, Ge(1)],
+        noise: Annotated[int, Ge(1)],
+        width: Annotated[int, Ge(1)],
+    ) -> None:
+        super().__init__()
+        self.size, self.noise = size, noise
+        self.mix = nn.Sequential(nn.Linear(features + noise, width), nn.ReLU(), nn.Linear(width, size))
+
+    def forward(self, features: Tensor, y: Tensor) -> Code:
+        """(B, features) -> z of (B, size); another one at each call."""
+        noise = torch.randn(len(features), self.noise, device=features.device)
+        z = self.mix(torch.cat([features, noise], dim=1))
+        return Code(value=z, parameters=z)
+
+
+class TrueLabel(nn.Module):
+    """y is given, not inferred: the decoder is told the class of the image (Section 4, supervised).
+
+    Args:
+        features: unused.
+        size: number of classes.
+    """
+
+    def __init__(self, features: int, /, *, size: Annotated[int, Ge(2)]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, features: Tensor, y: Tensor) -> Code:
+        """y (B,) -> one-hot (B, size); a hidden label (= size) is all zeros."""
+        one_hot = F.one_hot(y, self.size + 1)[:, : self.size].to(features.dtype)
+        return Code(value=one_hot, parameters=one_hot)
 
 
 class Categorical(nn.Module):
@@ -59,7 +139,7 @@ class Categorical(nn.Module):
         self.size = size
         self.linear = _linear(features, size, batch_norm)
 
-    def forward(self, features: Tensor) -> Code:
+    def forward(self, features: Tensor, y: Tensor) -> Code:
         """(B, features) -> y of (B, size), rows of which sum to 1, and its logits."""
         logits = self.linear(features)
         return Code(value=logits.softmax(1), parameters=logits)
@@ -86,3 +166,40 @@ class Concatenate(nn.Module):
     def forward(self, values: Mapping[str, Tensor]) -> Tensor:
         """{name: (B, size of the head)} -> (B, sum of sizes)."""
         return torch.cat([values[name] for name in self.names], dim=1)
+
+
+class ClusterHeads(nn.Module):
+    """The decoder sees W_C y + z: each class or cluster has a head, and z is the place around it (Section 7).
+
+    Args:
+        sizes: dimensions of each head's code, by its name.
+        style: the name of z.
+        label: the name of y.
+        scale: fixes W_C to scale times the identity, for as many dimensions as classes; null: W_C is learned.
+    """
+
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        /,
+        *,
+        style: str = "style",
+        label: str = "label",
+        scale: Annotated[float, Gt(0)] | None,
+    ) -> None:
+        super().__init__()
+        if {style, label} - set(sizes):
+            raise ConfigError(f"it needs heads {style} and {label}; there are {', '.join(sizes)}.")
+        self.style, self.label, self.size = style, label, sizes[style]
+        if scale is None:
+            self.heads = nn.Parameter(torch.randn(sizes[label], self.size))
+        elif sizes[label] == self.size:
+            self.register_buffer("heads", scale * torch.eye(self.size))
+        else:
+            raise ConfigError(
+                f"scale={scale} needs as many dimensions of z ({self.size}) as classes ({sizes[label]})."
+            )
+
+    def forward(self, values: Mapping[str, Tensor]) -> Tensor:
+        """z (B, D) and y (B, K) -> (B, D)."""
+        return values[self.label] @ self.heads + values[self.style]

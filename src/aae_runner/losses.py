@@ -1,5 +1,7 @@
 """The paper's losses: pure functions of tensors, averaged over the minibatch."""
 
+import math
+
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -44,3 +46,42 @@ def classification(logits: Tensor, y: Tensor) -> Tensor:
         y: (B,), labels.
     """
     return F.cross_entropy(logits, y)
+
+
+def head_distance(heads: Tensor, threshold: float) -> Tensor:
+    """Sum over pairs of max(0, threshold - |w_i - w_j|): keeps cluster heads apart (Section 7).
+
+    Args:
+        heads: (K, D), one head a row.
+        threshold: distance from which two heads no longer repel each other.
+    """
+    return (threshold - F.pdist(heads)).clamp_min(0).sum()
+
+
+def bernoulli(x: Tensor, logits: Tensor) -> Tensor:
+    """-log p(x|z) of pixels in [0, 1] under Bernoulli means, summed over pixels.
+
+    Args:
+        x: (B, C, H, W).
+        logits: (B, C, H, W), before the sigmoid.
+    """
+    return F.binary_cross_entropy_with_logits(logits, x, reduction="sum") / len(x)
+
+
+def kl_to_gaussian(mean: Tensor, log_variance: Tensor, std: float) -> Tensor:
+    """KL(q(z|x) || N(0, std² I)) of a diagonal Gaussian q, in closed form; the textbook's has std 1.
+
+    Args:
+        mean: (B, D).
+        log_variance: (B, D).
+        std: of the prior, in each dimension.
+    """
+    variance = log_variance.exp()
+    terms = math.log(std) - 0.5 * log_variance + (variance + mean.square()) / (2 * std**2) - 0.5
+    return terms.sum(1).mean()
+
+
+def log_gaussian(z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """log N(z; mean, variance) of a diagonal Gaussian: (B, D) each -> (B,)."""
+    terms = math.log(2 * math.pi) + log_variance + (z - mean).square() * (-log_variance).exp()
+    return -0.5 * terms.sum(1)

@@ -20,8 +20,8 @@ class Model(nn.Module):
     Args:
         encoder: the trunk, (B, C, H, W) -> features.
         heads: by name, features -> `Code`.
-        join: {name: value} -> (B, join.size), what the decoder sees.
-        decoder: (B, join.size) -> (B, C, H, W).
+        join: {name: value} -> (B, join.size), what the decoder sees; None where nothing is decoded.
+        decoder: (B, join.size) -> (B, C, H, W); None likewise.
         output: `sigmoid` for pixels in (0, 1), `linear` for any.
     """
 
@@ -29,8 +29,8 @@ class Model(nn.Module):
         self,
         encoder: nn.Module,
         heads: Mapping[str, nn.Module],
-        join: nn.Module,
-        decoder: nn.Module,
+        join: nn.Module | None,
+        decoder: nn.Module | None,
         output: Literal["sigmoid", "linear"],
     ) -> None:
         super().__init__()
@@ -40,24 +40,31 @@ class Model(nn.Module):
         self.decoder = decoder
         self.output = nn.Sigmoid() if output == "sigmoid" else nn.Identity()
 
-    def encode(self, x: Tensor) -> Codes:
-        """Images (B, C, H, W) -> the codes of every head; one pass through the trunk."""
+    def encode(self, x: Tensor, y: Tensor) -> Codes:
+        """Images (B, C, H, W) and labels (B,) -> the codes of every head; one pass through the trunk."""
         features = self.encoder(x)
-        return {name: head(features) for name, head in self.heads.items()}
+        return {name: head(features, y) for name, head in self.heads.items()}
 
     def decode(self, values: Mapping[str, Tensor]) -> Tensor:
         """{head: (B, size)} -> images (B, C, H, W)."""
-        decoded: Tensor = self.output(self.decoder(self.join(values)))
+        decoded: Tensor = self.output(self.logits(values))
+        return decoded
+
+    def logits(self, values: Mapping[str, Tensor]) -> Tensor:
+        """{head: (B, size)} -> (B, C, H, W) before the output's sigmoid."""
+        if self.join is None or self.decoder is None:
+            raise ConfigError("this variant has no decoder (join=null).")
+        decoded: Tensor = self.decoder(self.join(values))
         return decoded
 
     @torch.no_grad()
-    def calibrate(self, batches: Iterable[Tensor]) -> None:
+    def calibrate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Measures the statistics that batch norm uses in evaluation.
 
         Args:
-            batches: clean training images, (B, C, H, W) each; their statistics are averaged.
+            batches: clean training images (B, C, H, W) and their labels; their statistics are averaged.
         """
-        layers = [layer for layer in self.modules() if isinstance(layer, nn.BatchNorm1d)]
+        layers = [one for one in self.modules() if isinstance(one, nn.BatchNorm1d | nn.BatchNorm2d)]
         if not layers:
             return
         was_training = self.training
@@ -65,8 +72,10 @@ class Model(nn.Module):
         for layer in layers:
             layer.reset_running_stats()
             layer.momentum = None  # torch's sign for a plain average over all batches
-        for x in batches:
-            self.decode({name: code.value for name, code in self.encode(x).items()})
+        for x, y in batches:
+            codes = self.encode(x, y)
+            if self.decoder is not None:
+                self.decode({name: code.value for name, code in codes.items()})
         for layer in layers:
             layer.momentum = 0.0
         self.train(was_training)
@@ -103,6 +112,8 @@ def assemble(config: Config, build: Builder, shape: Shape) -> tuple[Model, dict[
         if node.get("size") is None and name in priors:
             node = {**node, "size": priors[name].dimension}  # noqa: PLW2901
         heads[name] = build(node, f"heads.{name}", encoder.features)
-    join = build(config.join, "join", {name: head.size for name, head in heads.items()})
-    decoder = build(config.network.decoder, "network.decoder", (join.size,), shape)
+    join = decoder = None
+    if config.join is not None:
+        join = build(config.join, "join", {name: head.size for name, head in heads.items()})
+        decoder = build(config.network.decoder, "network.decoder", (join.size,), shape)
     return Model(encoder, heads, join, decoder, config.network.output), priors

@@ -6,7 +6,10 @@ from typing import Annotated, Literal
 from annotated_types import Ge
 from torch import nn
 
+from aae_runner.errors import ConfigError
+
 Shape = tuple[int, ...]
+Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh"]
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "elu": nn.ELU,
@@ -37,7 +40,7 @@ class MLP(nn.Sequential):
         *,
         width: Annotated[int, Ge(1)],
         depth: Annotated[int, Ge(1)],
-        activation: Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh"],
+        activation: Activation,
         batch_norm: bool,
     ) -> None:
         layers: list[nn.Module] = [nn.Flatten()]
@@ -53,11 +56,98 @@ class MLP(nn.Sequential):
         self.features = size
 
 
-def batch_norm_layer(size: int) -> nn.BatchNorm1d:
+class ConvEncoder(nn.Sequential):
+    """Strided convolutions: (B, C, H, W) -> features; each layer halves the picture and doubles the channels.
+
+    Args:
+        inputs: (C, H, W); H and W divisible by 2 to the power of `depth`.
+        outputs: must be None: an encoder gives features.
+        channels: of the first layer.
+        depth: number of layers.
+        activation: after each layer.
+        batch_norm: normalize each layer over the minibatch.
+    """
+
+    def __init__(
+        self,
+        inputs: Shape,
+        outputs: None,
+        /,
+        *,
+        channels: Annotated[int, Ge(1)],
+        depth: Annotated[int, Ge(1)],
+        activation: Activation,
+        batch_norm: bool,
+    ) -> None:
+        start, high, wide = _halved(inputs, depth)
+        layers: list[nn.Module] = []
+        for k in range(depth):
+            layers.append(nn.Conv2d(start, channels * 2**k, 4, stride=2, padding=1, bias=not batch_norm))
+            layers.extend([batch_norm_layer(channels * 2**k, pictures=True)] * batch_norm)
+            layers.append(_ACTIVATIONS[activation]())
+            start = channels * 2**k
+        super().__init__(*layers, nn.Flatten())
+        self.features = start * high * wide
+
+
+class ConvDecoder(nn.Sequential):
+    """The mirror image of `ConvEncoder`: (B, size) -> (B, C, H, W).
+
+    Args:
+        inputs: (size,) of what is decoded.
+        outputs: (C, H, W); H and W divisible by 2 to the power of `depth`.
+        channels: of the last hidden layer.
+        depth: number of transposed convolutions.
+        activation: after each layer but the last.
+        batch_norm: normalize each layer but the last over the minibatch.
+    """
+
+    def __init__(
+        self,
+        inputs: Shape,
+        outputs: Shape,
+        /,
+        *,
+        channels: Annotated[int, Ge(1)],
+        depth: Annotated[int, Ge(1)],
+        activation: Activation,
+        batch_norm: bool,
+    ) -> None:
+        end, high, wide = _halved(outputs, depth)
+        start = channels * 2 ** (depth - 1)
+        layers: list[nn.Module] = [
+            nn.Linear(math.prod(inputs), start * high * wide),
+            nn.Unflatten(1, (start, high, wide)),
+        ]
+        for k in reversed(range(depth)):
+            layers.extend([batch_norm_layer(start, pictures=True)] * batch_norm)
+            layers.append(_ACTIVATIONS[activation]())
+            into = channels * 2 ** (k - 1) if k else end
+            layers.append(
+                nn.ConvTranspose2d(start, into, 4, stride=2, padding=1, bias=not batch_norm or not k)
+            )
+            start = into
+        super().__init__(*layers)
+
+
+def _halved(shape: Shape, times: int) -> tuple[int, int, int]:
+    channels, high, wide = shape
+    if high % 2**times or wide % 2**times:
+        raise ConfigError(
+            f"{high}x{wide} pixels cannot be halved {times} times. Lower depth, or choose network=mlp."
+        )
+    return channels, high // 2**times, wide // 2**times
+
+
+def batch_norm_layer(size: int, *, pictures: bool = False) -> nn.Module:
     """Batch norm whose running statistics no training step touches.
 
     A step runs the encoder three times, on other images each time; which of them should count? None:
     momentum 0 makes every forward a pure function, and `Model.calibrate` measures the statistics on
     clean training images before they are used.
+
+    Args:
+        size: number of features, or of channels.
+        pictures: normalize (B, size, H, W) instead of (B, size).
     """
-    return nn.BatchNorm1d(size, momentum=0.0)
+    return (nn.BatchNorm2d if pictures else nn.BatchNorm1d)(size, momentum=0.0)

@@ -1,18 +1,21 @@
 """The paper's phases. Each says which updates it consists of; the trainer knows only updates."""
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge, Gt
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from aae_runner import losses
 from aae_runner.data import Batch
 from aae_runner.engine import Objective, Phase
 from aae_runner.errors import ConfigError
 from aae_runner.latents import Codes
+from aae_runner.latents import Gaussian as GaussianHead
 from aae_runner.model import Model
-from aae_runner.priors import Prior
+from aae_runner.priors import Gaussian, Prior
 
 Stream = Literal["all", "labelled"]
 MakeDiscriminator = Callable[[int], nn.Module]
@@ -54,13 +57,18 @@ class Regularization(Phase):
     """Codes are pushed towards their priors by one discriminator each (Section 2; two of them in Section 5).
 
     First every discriminator learns to tell its prior's samples from codes, then the encoder learns, in
-    one update, to fool all of them.
+    one update, to fool all of them. A head that learns nothing (a given label) needs no discriminator.
+
+    With `condition`, each discriminator is also told the label (Section 2.3): a one-hot with one class more
+    for "hidden". The i-th prior sample is drawn under, and shown with, the i-th image's label; were the two
+    sides drawn independently, it would win on label frequencies alone.
 
     Args:
         model: the autoencoder.
         priors: by the name of their head.
         make_discriminator: makes a discriminator for codes of a dimension.
         stream: which images are encoded.
+        condition: number of classes of the labels that the discriminators are told; null: they are not.
     """
 
     def __init__(
@@ -71,14 +79,18 @@ class Regularization(Phase):
         /,
         *,
         stream: Stream = "all",
+        condition: Annotated[int, Ge(2)] | None = None,
     ) -> None:
         super().__init__(model, stream)
         self.model: Model
-        if not priors:
+        learned = [name for name in priors if list(model.heads[name].parameters())]
+        if not learned:
             raise ConfigError("no head has a prior. Add one to priors.")
-        self.priors = nn.ModuleDict(priors)
+        self.condition = condition
+        self.priors = nn.ModuleDict({name: priors[name] for name in learned})
+        told = 0 if condition is None else condition + 1
         self.discriminators = nn.ModuleDict(
-            {name: make_discriminator(prior.dimension) for name, prior in priors.items()}
+            {name: make_discriminator(priors[name].dimension + told) for name in learned}
         )
 
     def objectives(self) -> dict[str, Objective]:
@@ -92,22 +104,34 @@ class Regularization(Phase):
     def _discriminator_loss(self, batch: Batch, codes: Codes) -> dict[str, Tensor]:
         terms = {}
         for name, discriminator in self.discriminators.items():
-            fake = codes[name].value.detach()
-            real = self._prior(name).sample(len(fake))
-            logits = discriminator(torch.cat([real, fake])).squeeze(1)  # one pass for both: (2B,)
+            real, fake = self._prior_sample(name, batch.y), codes[name].value.detach()
+            seen = torch.cat([self._told(real, batch.y), self._told(fake, batch.y)])
+            logits = discriminator(seen).squeeze(1)  # one pass for both: (2B,)
             terms[f"discriminator_{name}"] = losses.discriminator(*logits.chunk(2))
         return terms
 
     def _generator_loss(self, batch: Batch, codes: Codes) -> dict[str, Tensor]:
         return {
-            f"generator_{name}": losses.generator(discriminator(codes[name].value).squeeze(1))
+            f"generator_{name}": losses.generator(
+                discriminator(self._told(codes[name].value, batch.y)).squeeze(1)
+            )
             for name, discriminator in self.discriminators.items()
         }
 
-    def _prior(self, name: str) -> Prior:
+    def _told(self, z: Tensor, y: Tensor) -> Tensor:
+        """(B, D) -> (B, D + condition + 1) where the discriminators are told the label."""
+        if self.condition is None:
+            return z
+        return torch.cat([z, F.one_hot(y, self.condition + 1).to(z.dtype)], dim=1)
+
+    def _prior_sample(self, name: str, y: Tensor) -> Tensor:
         prior = self.priors[name]
         assert isinstance(prior, Prior)
-        return prior
+        whole = prior.sample(len(y))
+        if self.condition is None:
+            return whole
+        of_label = prior.sample(len(y), y.clamp_max(self.condition - 1))
+        return torch.where((y < self.condition).unsqueeze(1), of_label, whole)
 
 
 class Classification(Phase):
@@ -143,3 +167,95 @@ class Classification(Phase):
 
     def _loss(self, batch: Batch, codes: Codes) -> dict[str, Tensor]:
         return {"classification": losses.classification(codes[self.head].parameters, batch.y)}
+
+
+class HeadDistance(Phase):
+    """Cluster heads closer than a threshold are pushed apart (Section 7).
+
+    Args:
+        model: the autoencoder; its join must have learned heads (`ClusterHeads`).
+        priors: unused.
+        make_discriminator: unused.
+        threshold: distance from which two heads no longer repel each other, in units of z.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        priors: Mapping[str, Prior],
+        make_discriminator: MakeDiscriminator,
+        /,
+        *,
+        threshold: Annotated[float, Gt(0)],
+    ) -> None:
+        super().__init__(model, "all")
+        self.model: Model
+        if not isinstance(getattr(model.join, "heads", None), nn.Parameter):
+            raise ConfigError("the join has no learned heads: it must be ClusterHeads with scale=null.")
+        self.threshold = threshold
+
+    def objectives(self) -> dict[str, Objective]:
+        """One update, of W_C alone."""
+        assert self.model.join is not None
+        return {"heads": Objective(self._loss, [self.model.join])}
+
+    def codes(self, batch: Batch) -> Codes:
+        """None: the cost is one of the heads alone."""
+        return {}
+
+    def _loss(self, batch: Batch, codes: Codes) -> dict[str, Tensor]:
+        assert self.model.join is not None
+        heads = self.model.join.get_parameter("heads")
+        return {"head_distance": losses.head_distance(heads, self.threshold)}
+
+
+class ELBO(Phase):
+    """The negative evidence lower bound of a variational autoencoder, the paper's comparison (Fig. 2).
+
+    The divergence from a Gaussian prior is computed in closed form, from any other prior with a density by
+    Monte Carlo at the very z that is decoded.
+
+    Args:
+        model: the autoencoder; its head must be Gaussian.
+        priors: by the name of their head.
+        make_discriminator: unused.
+        head: the head that is z.
+        likelihood: of the pixels: `bernoulli`, or `gaussian` with standard deviation 1.
+        stream: which images it sees.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        priors: Mapping[str, Prior],
+        make_discriminator: MakeDiscriminator,
+        /,
+        *,
+        head: str = "style",
+        likelihood: Literal["bernoulli", "gaussian"] = "bernoulli",
+        stream: Stream = "all",
+    ) -> None:
+        super().__init__(model, stream)
+        self.model: Model
+        if head not in priors or not isinstance(model.heads[head], GaussianHead):
+            raise ConfigError(f"the head {head} must be Gaussian and have a prior.")
+        self.head, self.prior, self.likelihood = head, priors[head], likelihood
+
+    def objectives(self) -> dict[str, Objective]:
+        """One update, of the whole autoencoder."""
+        return {"autoencoder": Objective(self._loss, [self.model])}
+
+    def _loss(self, batch: Batch, codes: Codes) -> dict[str, Tensor]:
+        logits = self.model.logits({name: code.value for name, code in codes.items()})
+        if self.likelihood == "bernoulli":
+            error = losses.bernoulli(batch.x, logits)
+        else:
+            error = losses.reconstruction(batch.x, self.model.output(logits))
+        z, parameters = codes[self.head]
+        mean, log_variance = parameters.chunk(2, dim=1)
+        if isinstance(self.prior, Gaussian):
+            divergence = losses.kl_to_gaussian(mean, log_variance, self.prior.std)
+        else:
+            log_q = losses.log_gaussian(z, mean, log_variance)
+            divergence = (log_q - self.prior.log_density(z)).mean()
+        return {"reconstruction": error, "divergence": divergence}

@@ -32,6 +32,14 @@ class Prior(nn.Module):
         """n samples, (n, dimension); with labels (n,) each is drawn from its label's part of the prior."""
         raise NotImplementedError
 
+    def log_density(self, z: Tensor) -> Tensor:
+        """log p(z) at points (N, dimension) -> (N,).
+
+        Raises:
+            ConfigError: this prior has no density.
+        """
+        raise ConfigError(f"the prior {type(self).__name__} has no density.")
+
 
 class Gaussian(Prior):
     """N(0, std² I); it has no parts, so labels change nothing.

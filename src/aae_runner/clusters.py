@@ -1,0 +1,148 @@
+"""Clusters as classes: which label a cluster takes, how good that is, and what the clusters look like."""
+
+from typing import Annotated
+
+import numpy as np
+import torch
+from annotated_types import Ge
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn import functional as F
+
+from aae_runner.data import normalize
+from aae_runner.errors import ConfigError
+from aae_runner.evaluators import Evaluator, Every, Findings, Priors, Snapshot
+from aae_runner.model import Model
+
+Labels = NDArray[np.int64]
+
+
+def by_confidence(logits: Tensor, y: Tensor) -> Labels:
+    """The paper's rule (Section 6): a cluster takes the label of the image most surely in it.
+
+    Args:
+        logits: (N, K) of q(y|x), of validation images. Compared as log q in float64: in float32 many a
+            softmax is exactly 1, and the first of them would win.
+        y: (N,), their labels.
+
+    Returns:
+        (K,) labels.
+    """
+    surest = logits.double().log_softmax(1).argmax(0)
+    return np.asarray(y[surest].cpu())
+
+
+def by_majority(counts: NDArray[np.int64]) -> Labels:
+    """A cluster takes its most frequent label; an empty one the most frequent label of all.
+
+    Args:
+        counts: (K, classes), images of each cluster and class.
+    """
+    overall = counts.sum(0).argmax()
+    labels: Labels = np.where(counts.sum(1) > 0, counts.argmax(1), overall)
+    return labels
+
+
+def by_assignment(counts: NDArray[np.int64]) -> Labels:
+    """The best one-to-one assignment of clusters to labels (Hungarian); -1 for a cluster left over.
+
+    Args:
+        counts: (K, classes), images of each cluster and class.
+    """
+    labels = np.full(len(counts), -1, dtype=np.int64)
+    rows, columns = linear_sum_assignment(counts, maximize=True)
+    labels[rows] = columns
+    return labels
+
+
+def contingency(clusters: Tensor, y: Tensor, k: int, classes: int) -> NDArray[np.int64]:
+    """(K, classes): how many images of each cluster (N,) have each label (N,)."""
+    return np.asarray(torch.bincount(clusters * classes + y, minlength=k * classes).view(k, classes).cpu())
+
+
+class ClusterError(Evaluator):
+    """Share of images whose cluster's label is not theirs (Table 3).
+
+    The labels of clusters come from the validation split, by three rules; beside them stand normalized
+    mutual information and the adjusted Rand index.
+
+    Args:
+        model: what will be looked at.
+        priors: of its heads.
+        every: see `Evaluator`.
+        head: the head that is q(y|x).
+    """
+
+    def __init__(self, model: Model, priors: Priors, /, *, every: Every, head: str = "label") -> None:
+        super().__init__(every)
+        if head not in model.heads:
+            raise ConfigError(f"there is no head {head}.")
+        self.head = head
+
+    def __call__(self, snapshot: Snapshot) -> Findings:
+        """`cluster_error_rate` (the paper's rule), the same by majority and by assignment, NMI, ARI."""
+        from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+        known = snapshot.on("valid")
+        known_logits, logits = known.parameters[self.head], snapshot.parameters[self.head]
+        clusters, y = logits.argmax(1), snapshot.images.y
+        counts = contingency(
+            known_logits.argmax(1), known.images.y, logits.shape[1], snapshot.data.facts.classes
+        )
+        place, truth = np.asarray(clusters.cpu()), np.asarray(y.cpu())
+        rules = {
+            "cluster_error_rate": by_confidence(known_logits, known.images.y),
+            "cluster_majority_error_rate": by_majority(counts),
+            "cluster_assignment_error_rate": by_assignment(counts),
+        }
+        return {
+            **{name: float((labels[place] != truth).mean()) for name, labels in rules.items()},
+            "normalized_mutual_information": float(normalized_mutual_info_score(truth, place)),
+            "adjusted_rand_index": float(adjusted_rand_score(truth, place)),
+        }
+
+
+class ClusterGallery(Evaluator):
+    """Each cluster's head, decoded from z = 0, beside images of the cluster (Fig. 9).
+
+    Args:
+        model: what will be looked at.
+        priors: of its heads.
+        every: see `Evaluator`.
+        columns: images of each cluster, the first of the split; black where there are fewer.
+        style: the head that is z.
+        label: the head that is y.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        priors: Priors,
+        /,
+        *,
+        every: Every,
+        columns: Annotated[int, Ge(1)] = 10,
+        style: str = "style",
+        label: str = "label",
+    ) -> None:
+        super().__init__(every)
+        if missing := {style, label} - set(model.heads):
+            raise ConfigError(f"there is no head {', '.join(sorted(missing))}.")
+        self.columns, self.style, self.label = columns, style, label
+
+    def __call__(self, snapshot: Snapshot) -> Findings:
+        """The figure `cluster_gallery`: a row is a cluster, its first picture the head."""
+        from aae_runner import figures
+
+        z, clusters = snapshot.values[self.style], snapshot.parameters[self.label].argmax(1)
+        k = snapshot.values[self.label].shape[1]
+        y = F.one_hot(torch.arange(k, device=z.device), k).to(z.dtype)
+        heads = snapshot.model.decode({self.style: z.new_zeros(k, z.shape[1]), self.label: y})
+        table = heads.new_zeros(k, 1 + self.columns, *heads.shape[1:])
+        table[:, 0] = heads
+        for cluster in range(k):
+            members = snapshot.images.x[clusters == cluster][: self.columns]
+            table[cluster, 1 : 1 + len(members)] = normalize(members)
+        title = f"Heads of the clusters (z = 0), and {snapshot.split} images of each"
+        return {"cluster_gallery": figures.pictures(table, title, column_labels=["head"])}
