@@ -6,6 +6,7 @@ import hashlib
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import scipy.io
@@ -13,10 +14,13 @@ import torch
 from conftest import Command, composed, experiment, idx
 from torchvision.datasets import MNIST as OfficialMNIST  # noqa: N811
 from torchvision.datasets import SVHN as OfficialSVHN  # noqa: N811
+from torchvision.datasets import FashionMNIST as OfficialFashion
 
 from aae_runner.config import Facts
 from aae_runner.data import Corruption, Data, Images, Sampler, Splits, derive_seed, labelled_subset
-from aae_runner.datasets import MNIST, SVHN, SVHN_MD5, Digits
+from aae_runner.datasets import MNIST, SVHN, Digits, FashionMNIST
+from aae_runner.datasets.idx import FASHION_MD5
+from aae_runner.datasets.svhn import MD5 as SVHN_MD5
 from aae_runner.errors import DataError
 
 
@@ -123,19 +127,20 @@ def test_mnist_is_read_packed_and_unpacked_and_split_50_000_to_the_rest(mnist_ro
     assert all(torch.equal(one.x, other.x) for one, other in zip(packed[:3], unpacked[:3], strict=True))
 
 
-def test_missing_mnist_is_downloaded_and_found_again(
-    mnist_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("ours", "official"), [(MNIST, OfficialMNIST), (FashionMNIST, OfficialFashion)])
+def test_missing_idx_files_are_downloaded_and_found_again(
+    ours: type[MNIST], official: Any, mnist_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror = mnist_root / "MNIST" / "raw"
     resources = [(path.name, hashlib.md5(path.read_bytes()).hexdigest()) for path in mirror.glob("*.gz")]
     serve = functools.partial(SimpleHTTPRequestHandler, directory=str(mirror))
     with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(OfficialMNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
-        monkeypatch.setattr(OfficialMNIST, "resources", resources)
-        MNIST(root=str(tmp_path / "cache"), download=True, checksums=False).read()
+        monkeypatch.setattr(official, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        monkeypatch.setattr(official, "resources", resources)
+        ours(root=str(tmp_path / "cache"), download=True, checksums=False).read()
         server.shutdown()
-    again = MNIST(root=str(tmp_path / "cache"), download=True, checksums=False).read()
+    again = ours(root=str(tmp_path / "cache"), download=True, checksums=False).read()
     assert len(again.train) == 50_000
 
 
@@ -163,6 +168,33 @@ def test_a_damaged_mnist_file_is_named_with_both_remedies(
 def test_content_that_is_not_the_official_mnist_is_refused_by_its_checksum(mnist_root: Path) -> None:
     with pytest.raises(DataError, match=r"SHA-256.*expected"):
         MNIST(root=str(mnist_root), download=False, checksums=True).read()
+
+
+def test_fashion_mnist_is_known_by_the_checksums_of_its_packed_files(
+    mnist_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {f"{name}.gz": md5 for name, md5 in FASHION_MD5.items()} == dict(OfficialFashion.resources)
+    (mnist_root / "MNIST").rename(mnist_root / "FashionMNIST")
+    fashion = FashionMNIST(root=str(mnist_root), download=False, checksums=True)
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz: it has MD5 .*, expected 8d4fb7e6"):
+        fashion.read()
+    for path in (mnist_root / "FashionMNIST" / "raw").glob("*.gz"):
+        monkeypatch.setitem(FASHION_MD5, path.stem, hashlib.md5(path.read_bytes()).hexdigest())
+        path.with_suffix("").write_bytes(b"an unpacked file beside a packed one is not read")
+    splits = fashion.read()
+    assert [len(split) for split in splits[:3]] == [50_000, 10, 20]
+    assert splits.note == ""
+
+
+def test_an_unpacked_fashion_mnist_alone_cannot_be_checked_and_is_refused_or_noted(mnist_root: Path) -> None:
+    (mnist_root / "MNIST").rename(mnist_root / "FashionMNIST")
+    for path in (mnist_root / "FashionMNIST" / "raw").glob("*.gz"):
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    with pytest.raises(DataError, match=r"cannot be checked.* put the original .*gz .*data\.checksums=false"):
+        FashionMNIST(root=str(mnist_root), download=False, checksums=True).read()
+    splits = FashionMNIST(root=str(mnist_root), download=False, checksums=False).read()
+    assert splits.note == "not checked to be the official FashionMNIST"
 
 
 def test_a_file_that_is_not_idx_is_refused_without_checksums_too(mnist_root: Path) -> None:

@@ -45,6 +45,8 @@ class Splits(NamedTuple):
     test: Images
     note: str = ""
     """What a reader of a score must know, such as that the files are not the official ones."""
+    classes: int | None = None
+    """How many there are, where the data themselves tell; compared with what the yaml states."""
 
 
 class Batch(NamedTuple):
@@ -218,6 +220,11 @@ class Data:
 
 
 def _compare(splits: Splits, facts: Facts) -> None:
+    if splits.classes not in (None, facts.classes):
+        raise DataError(
+            f"data: there are {splits.classes} classes, but data.classes={facts.classes} is stated. "
+            f"Set data.classes={splits.classes}."
+        )
     for name, split in zip(("train", "valid", "test"), splits[:3], strict=True):
         found: tuple[Any, ...] = (tuple(split.x.shape[1:]), split.x.dtype, len(split.x))
         stated: tuple[Any, ...] = (tuple(facts.shape), torch.uint8, len(split.y))
