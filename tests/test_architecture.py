@@ -11,7 +11,7 @@ from aae_runner.config import CONF
 
 SOURCE = Path(aae_runner.__file__).parent
 ORDER = (
-    "__main__", "cli", "toolbox", "trainer", "report", "recorder", "experiment", "clusters", "evaluators",
+    "__main__", "cli", "toolbox", "trainer", "recorder", "report", "experiment", "clusters", "evaluators",
     "figures", "phases", "engine", "losses", "model", "latents", "priors", "networks", "datasets",
     "datasets.pictures", "datasets.arrays", "datasets.idx", "datasets.svhn", "datasets.digits",
     "datasets.files", "checkpoint", "data", "build", "config", "errors", "__init__",

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
@@ -23,6 +25,7 @@ from torch.utils.tensorboard.summary import hparams
 from aae_runner.checkpoint import written
 from aae_runner.errors import DiskError, NumericalError
 from aae_runner.evaluators import Findings
+from aae_runner.report import readable
 
 log = logging.getLogger("aae_runner")
 console = Console()
@@ -68,22 +71,24 @@ class Recorder:
         self._board: SummaryWriter | None = None
         with self._harmless():
             self._board = SummaryWriter(str(folder), purge_step=step + 1 if saved else None)
+        self._clock, self._clock_step, self._rate = time.monotonic(), step, math.nan
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[shown]}"),
-            TimeRemainingColumn(), console=console, transient=True,
-            disable=not (console.is_terminal if progress is None else progress),
-        )  # fmt: skip
-        self._task = self._bar.add_task("starting", total=total, completed=step, shown="")
-        self._clock, self._clock_step, self._start_step, self._rate = time.monotonic(), step, step, math.nan
+            TextColumn("{task.description}"), BarColumn(bar_width=None), TimeRemainingColumn()
+        )
+        self._task = self._bar.add_task("starting", total=total, completed=step)
+        drawn = console.is_terminal if progress is None else progress
+        self._live = Live(get_renderable=self._draw, console=console, transient=True) if drawn else None
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        if self._live:
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._live:
+            self._live.stop()
         self._file.close()
         if self._board is not None:
             with self._harmless():
@@ -129,7 +134,7 @@ class Recorder:
         """Says how an epoch ended: a plain line where there is no bar."""
         self._last |= metrics
         self._show(step)
-        if self._bar.disable:
+        if self._live is None:
             left = (self._total - step) * self._images_per_step / self._rate if self._rate > 0 else math.nan
             end = f"{left:.0f} s left" if math.isfinite(left) else ""
             log.info("epoch %g/%g  %s  %s", step / self._steps_per_epoch, self._total / self._steps_per_epoch,
@@ -210,17 +215,16 @@ class Recorder:
 
     def _show(self, step: int) -> None:
         done, total = step / self._steps_per_epoch, self._total / self._steps_per_epoch
-        self._bar.update(
-            self._task, completed=step, description=f"epoch {done:.1f}/{total:g}", shown=self._summary()
-        )
+        self._bar.update(self._task, completed=step, description=f"epoch {done:.1f}/{total:g}")
+
+    def _draw(self) -> Group:
+        return Group(self._bar, Text(self._summary(), style="dim"))
 
     def _summary(self) -> str:
         shown = [
             f"{tag.split('/')[-1]} {value:.3g}" for tag, value in self._last.items() if tag[:5] == "loss/"
         ]
-        shown += [
-            f"{tag} {_readable(tag, value)}" for tag, value in self._last.items() if tag[:6] == "valid/"
-        ]
+        shown += [f"{tag} {readable(tag, value)}" for tag, value in self._last.items() if tag[:6] == "valid/"]
         if math.isfinite(self._rate):
             shown.append(f"{self._rate:,.0f} images/s")
         return "  ".join(shown)
@@ -245,7 +249,3 @@ class _Harmless:
         log.warning("TensorBoard's file cannot be written (%s); the run goes on without it.", error)
         self._recorder._board = None
         return True
-
-
-def _readable(tag: str, value: float) -> str:
-    return f"{100 * value:.2f} %" if tag.endswith("_rate") else f"{value:.4g}"
