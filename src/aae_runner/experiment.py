@@ -1,7 +1,6 @@
 """All parts of a run, built once from its config."""
 
 import functools
-import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ from aae_runner.model import Model, assemble
 from aae_runner.networks import Shape
 from aae_runner.priors import Prior
 
-log = logging.getLogger("aae_runner")
-
 CALIBRATION = 10_000
 """Clean training images on which batch norm's statistics are measured before an evaluation."""
 
@@ -36,6 +33,8 @@ class Experiment:
     priors: Mapping[str, Prior]
     phases: list[Scheduled]
     evaluators: Mapping[str, Evaluator]
+    arithmetic: str
+    """How it computes, for the log."""
 
     @property
     def total_steps(self) -> int:
@@ -162,7 +161,6 @@ def prepare(config: Config, build: Builder) -> Experiment:
     """
     device = _device(config.device)
     precision, error = choose_precision(config.precision, device)
-    log.info("Matrix products at precision %s (relative error %.0e), on %s.", precision, error, device)
     torch.set_flush_denormal(True)  # they slow a CPU down and mean nothing here
     parts = build_parts(config, build)
     facts, source = part(Facts, config.data, "data")
@@ -179,7 +177,8 @@ def prepare(config: Config, build: Builder) -> Experiment:
     phases = [
         _schedule(config, build, name, phase, data.steps_per_epoch) for name, phase in parts.phases.items()
     ]
-    return Experiment(config, data, parts.model, parts.priors, phases, parts.evaluators)
+    arithmetic = f"Matrix products at precision {precision} (relative error {error:.0e}), on {device}."
+    return Experiment(config, data, parts.model, parts.priors, phases, parts.evaluators, arithmetic)
 
 
 def _without(node: dict[str, Any], key: str) -> dict[str, Any]:

@@ -53,25 +53,17 @@ def train(config: Config, folder: Path, build: Builder, texts: Mapping[str, str]
         for name, text in texts.items():
             with checkpoint.written(folder / name) as file:
                 file.write(text.encode())
+        log.info("%s", experiment.arithmetic)
         return _train(experiment, folder, stop, texts.get(".hydra/config.yaml", ""))
 
 
 def _train(experiment: Experiment, folder: Path, stop: list[int], config_yaml: str) -> dict[str, Any]:
     config, data = experiment.config, experiment.data
-    saved, problems = checkpoint.load(folder / "checkpoints")
-    for problem in problems:
-        log.warning("%s The state before it is used.", problem)
-    step = 0
-    if saved:
-        if saved["data"] != data.fingerprint:
-            raise CheckpointError(
-                f"{folder}: the data are not those that this run was trained on. Bring back the old ones, or "
-                "start afresh with resume=false."
-            )
-        experiment.load(saved)
-        step = int(saved["record"]["step"])
-        log.info("Resumed at epoch %g.", step / data.steps_per_epoch)
-    recorder = Recorder(
+    saved = _resume(experiment, folder)
+    step = int(saved["record"]["step"]) if saved else 0
+    last_save = time.monotonic()
+    started = last_save - (saved["seconds"] if saved else 0.0)
+    with Recorder(
         folder,
         every=config.logging.every,
         total=experiment.total_steps,
@@ -79,18 +71,14 @@ def _train(experiment: Experiment, folder: Path, stop: list[int], config_yaml: s
         images_per_step=min(config.schedule.batch, len(data.train)),
         progress=config.logging.progress,
         saved=saved["record"] if saved else None,
-    )
-    with recorder:
+    ) as recorder:
         recorder.describe(config_yaml, _layout(experiment))
-        last_save = time.monotonic()
-        started = last_save - (saved["seconds"] if saved else 0.0)
         while step < experiment.total_steps:
             recorder.add(experiment.step(step))
             step += 1
             recorder.tick(step, experiment.learning_rates())
             if step % data.steps_per_epoch == 0:
-                epoch = step // data.steps_per_epoch
-                findings = experiment.look("valid", epoch)
+                findings = experiment.look("valid", step // data.steps_per_epoch)
                 recorder.epoch(step, recorder.findings(step, "valid", findings, keep=False))
             due = time.monotonic() - last_save >= 60 * config.checkpoint.minutes
             if stop or due or step == experiment.total_steps:
@@ -103,16 +91,9 @@ def _train(experiment: Experiment, folder: Path, stop: list[int], config_yaml: s
                 checkpoint.save(folder / "checkpoints", step, state)
                 last_save = time.monotonic()
             if stop:
-                raise Interrupted(
-                    f"Stopped at epoch {step / data.steps_per_epoch:.2f} of {config.schedule.epochs}; "
-                    "the same command continues.",
-                    stop[0],
-                )
+                epochs = f"{step / data.steps_per_epoch:.2f} of {config.schedule.epochs}"
+                raise Interrupted(f"Stopped at epoch {epochs}; the same command continues.", stop[0])
         metrics = recorder.findings(step, "test", experiment.look("test", None), keep=True)
-        model = {name: tensor.contiguous() for name, tensor in experiment.model.state_dict().items()}
-        content = safetensors.torch.save(model, metadata={"config": json.dumps(tree(config))})
-        with checkpoint.written(folder / "model.safetensors") as file:
-            file.write(content)
         recorder.conclude(_settings(config), metrics)
     results = {
         **metrics,
@@ -122,9 +103,30 @@ def _train(experiment: Experiment, folder: Path, stop: list[int], config_yaml: s
         "data": {"fingerprint": data.fingerprint, "note": data.note},
         "environment": _environment(data.device, time.monotonic() - started),
     }
-    with checkpoint.written(folder / "results.json") as file:
-        file.write(json.dumps(results, indent=2).encode())
+    weights = {name: tensor.contiguous() for name, tensor in experiment.model.state_dict().items()}
+    content = safetensors.torch.save(weights, metadata={"config": json.dumps(tree(config))})
+    for name, written in {
+        "model.safetensors": content,
+        "results.json": json.dumps(results, indent=2).encode(),
+    }.items():
+        with checkpoint.written(folder / name) as file:
+            file.write(written)
     return results
+
+
+def _resume(experiment: Experiment, folder: Path) -> dict[str, Any] | None:
+    saved, problems = checkpoint.load(folder / "checkpoints")
+    for problem in problems:
+        log.warning("%s The state before it is used.", problem)
+    if saved:
+        if saved["data"] != experiment.data.fingerprint:
+            raise CheckpointError(
+                f"{folder}: the data are not those that this run was trained on. Bring back the old ones, or "
+                "start afresh with resume=false."
+            )
+        experiment.load(saved)
+        log.info("Resumed at epoch %g.", saved["record"]["step"] / experiment.data.steps_per_epoch)
+    return saved
 
 
 def _finished(folder: Path, epochs: int) -> dict[str, Any] | None:
@@ -189,8 +191,7 @@ def _layout(experiment: Experiment) -> dict[str, dict[str, list[Any]]]:
     for phase in experiment.phases:
         for head in getattr(phase.phase, "discriminators", {}):
             tags = [f"loss/{phase.name}/{role}_{head}" for role in ("discriminator", "generator")]
-            if len(phase.updates) > 1:
-                charts[f"{head}: discriminator and generator"] = ["Multiline", tags]
+            charts[f"{head}: discriminator and generator"] = ["Multiline", tags]
     return {"Adversaries": charts} if charts else {}
 
 
