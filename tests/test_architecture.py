@@ -11,11 +11,17 @@ from aae_runner.config import CONF
 
 SOURCE = Path(aae_runner.__file__).parent
 ORDER = (
-    "__main__", "cli", "toolbox", "trainer", "report", "recorder", "experiment", "evaluators", "figures",
-    "phases", "engine", "checkpoint", "losses", "model", "latents", "priors", "networks", "datasets", "data",
-    "build", "config", "errors", "__init__",
+    "__main__", "cli", "toolbox", "trainer", "report", "recorder", "experiment", "evaluators",
+    "evaluators.distributions", "evaluators.error_rate", "evaluators.pictures", "evaluators.snapshot",
+    "figures", "parzen", "prior_match", "phases", "engine", "checkpoint", "losses", "model", "latents",
+    "priors", "networks", "datasets", "data", "build", "config", "errors", "__init__",
 )  # fmt: skip
 """A file imports only from files further right."""
+FILES = {
+    ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in SOURCE.rglob("*.py")
+}
+"""By module, below `aae_runner`; a package is the name of its `__init__`."""
 
 
 def imported(path: Path) -> set[str]:
@@ -23,25 +29,21 @@ def imported(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("aae_runner"):
             rest = node.module.removeprefix("aae_runner").removeprefix(".")
-            found |= (
-                {rest}
-                if rest
-                else {name.name for name in node.names if (SOURCE / f"{name.name}.py").exists()}
-            )
+            found |= {rest} if rest else {name.name for name in node.names if name.name in FILES}
     return found
 
 
 def test_every_file_has_its_place_in_the_order() -> None:
-    assert {path.stem for path in SOURCE.glob("*.py")} == set(ORDER)
+    assert set(FILES) == set(ORDER)
 
 
 @pytest.mark.parametrize("name", ORDER)
 def test_imports_point_one_way(name: str) -> None:
     below = ORDER[ORDER.index(name) + 1 :]
-    assert imported(SOURCE / f"{name}.py") <= set(below)
+    assert imported(FILES[name]) <= set(below)
 
 
-@pytest.mark.parametrize("path", sorted(SOURCE.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES.values(), ids=FILES)
 def test_no_file_branches_on_the_name_of_a_variant_or_data_set(path: Path) -> None:
     names = {file.stem for group in ("variant", "data") for file in (CONF / group).glob("*.yaml")}
     constants = {

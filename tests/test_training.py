@@ -159,6 +159,23 @@ def test_a_signal_saves_the_state_and_the_same_command_continues(
     assert len(rows(only_run(tmp_path))) >= state["record"]["step"] >= 30
 
 
+def test_a_signal_ends_a_long_look_at_the_test_split_which_the_same_command_repeats(tmp_path: Path) -> None:
+    endless = "evaluators.log_likelihood.samples=1000000000"
+    process = start(
+        tmp_path, "+evaluator@evaluators.log_likelihood=log_likelihood", endless, "schedule.epochs=1"
+    )
+    wait_for_epoch(process, 1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "the same command" in said
+    assert "Traceback" not in said
+    state, _ = checkpoint.load(only_run(tmp_path) / "checkpoints")
+    assert state is not None
+    assert state["record"]["step"] == 10
+    assert not (only_run(tmp_path) / "results.json").exists()
+
+
 def digest(state: dict[str, object]) -> dict[str, torch.Tensor]:
     """All tensors of a state, by path."""
     found: dict[str, torch.Tensor] = {}

@@ -73,8 +73,10 @@ class Builder:
         target = getattr(module, attribute, None)
         # what a module merely imports (`aae_runner.cli.os`) is not its own
         if not (inspect.isclass(target) or inspect.isfunction(target)) or not self._trusts(target.__module__):
-            own = [
-                name for name, value in vars(module).items() if getattr(value, "__module__", 0) == module_name
+            own = [  # or a package's, from its files
+                name
+                for name, value in vars(module).items()
+                if f"{getattr(value, '__module__', '')}.".startswith(f"{module_name}.")
             ]
             public = [one for one in own if inspect.isclass(vars(module)[one]) and not one.startswith("_")]
             raise ConfigError(f"{key}={name}: {module_name} has no such class.{nearest(attribute, public)}")

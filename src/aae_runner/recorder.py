@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from rich.console import Console
+from rich import get_console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -25,7 +25,7 @@ from aae_runner.errors import DiskError, NumericalError
 from aae_runner.evaluators import Findings
 
 log = logging.getLogger("aae_runner")
-console = Console()
+console = get_console()
 
 
 class Recorder:
