@@ -94,7 +94,7 @@ def test_tensorboard_shows_what_the_record_says_with_pictures_text_hparams_and_l
 
 def test_the_weights_load_without_executing_anything_and_carry_their_config(finished: Path) -> None:
     path = finished / "model.safetensors"
-    assert {"encoder.1.weight", "heads.label.linear.weight"} <= set(load_file(path))
+    assert {"encoder.1.weight", "heads.label.linear.0.weight"} <= set(load_file(path))
     with safe_open(path, "pt") as file:
         assert json.loads(file.metadata()["config"])["heads"]["style"]["size"] == 10
 
@@ -157,6 +157,23 @@ def test_a_signal_saves_the_state_and_the_same_command_continues(
     assert state is not None
     assert not problems
     assert len(rows(only_run(tmp_path))) >= state["record"]["step"] >= 30
+
+
+def test_a_signal_ends_a_long_look_at_the_test_split_which_the_same_command_repeats(tmp_path: Path) -> None:
+    endless = "evaluators.log_likelihood.samples=1000000000"
+    process = start(
+        tmp_path, "+evaluator@evaluators.log_likelihood=log_likelihood", endless, "schedule.epochs=1"
+    )
+    wait_for_epoch(process, 1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "the same command" in said
+    assert "Traceback" not in said
+    state, _ = checkpoint.load(only_run(tmp_path) / "checkpoints")
+    assert state is not None
+    assert state["record"]["step"] == 10
+    assert not (only_run(tmp_path) / "results.json").exists()
 
 
 def digest(state: dict[str, object]) -> dict[str, torch.Tensor]:

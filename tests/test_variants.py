@@ -10,9 +10,9 @@ from torch.autograd import gradcheck
 
 from aae_runner import losses
 from aae_runner.build import Builder
-from aae_runner.clusters import by_assignment, by_confidence, by_majority, contingency
 from aae_runner.config import choices
 from aae_runner.errors import ConfigError
+from aae_runner.evaluators.clusters import by_assignment, by_confidence, by_majority, contingency
 from aae_runner.experiment import build_parts
 from aae_runner.latents import ClusterHeads, Gaussian, TrueLabel, UniversalApproximator
 from aae_runner.phases import Regularization

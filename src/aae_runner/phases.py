@@ -240,6 +240,11 @@ class ELBO(Phase):
         if head not in priors or not isinstance(model.heads[head], GaussianHead):
             raise ConfigError(f"the head {head} must be Gaussian and have a prior.")
         self.head, self.prior, self.likelihood = head, priors[head], likelihood
+        try:
+            self.prior.log_density(self.prior.sample(1))
+        except NotImplementedError as error:
+            name = type(self.prior).__name__
+            raise ConfigError(f"the prior {name} has no density to measure a divergence from.") from error
 
     def objectives(self) -> dict[str, Objective]:
         """One update, of the whole autoencoder."""

@@ -1,7 +1,7 @@
 """Priors p(z) and p(y): what the codes are pushed towards.
 
 A prior is built with the size of its head (None where the head leaves it to the prior) and has
-`dimension` and `sample(n, labels=None)`. Its buffers carry its device.
+`dimension`, `sample(n, labels=None)` and, where it has one, `log_density(z)`. Its buffers carry its device.
 """
 
 import math
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aae_runner.errors import ConfigError
+
+PLACES = 2000
+"""Along the Swiss roll, whose density is an equal mixture of Gaussians there."""
 
 
 class Prior(nn.Module):
@@ -33,12 +36,12 @@ class Prior(nn.Module):
         raise NotImplementedError
 
     def log_density(self, z: Tensor) -> Tensor:
-        """log p(z) at points (N, dimension) -> (N,).
+        """log p(z) in nats, (N,), of points z (N, dimension).
 
         Raises:
-            ConfigError: this prior has no density.
+            NotImplementedError: the prior has no density, or none that is known.
         """
-        raise ConfigError(f"the prior {type(self).__name__} has no density.")
+        raise NotImplementedError
 
 
 class Gaussian(Prior):
@@ -50,14 +53,39 @@ class Gaussian(Prior):
     """
 
     def __init__(self, size: int | None, /, *, std: Annotated[float, Gt(0)]) -> None:
-        if size is None:
-            raise ConfigError("it has no dimension of its own; set the size of its head.")
-        super().__init__(size)
+        super().__init__(_of_head(size))
         self.std = std
 
     def sample(self, n: int, labels: Tensor | None = None) -> Tensor:
         """See `Prior.sample`."""
         return self.std * torch.randn(n, self.dimension, device=self.origin.device)
+
+    def log_density(self, z: Tensor) -> Tensor:
+        """See `Prior.log_density`."""
+        return _log_normal(z, self.std).sum(1)
+
+
+class Uniform(Prior):
+    """Uniform in the box [-half_width, half_width]^D; it has no parts, so labels change nothing.
+
+    Args:
+        size: dimension of the head.
+        half_width: half the length of an edge.
+    """
+
+    def __init__(self, size: int | None, /, *, half_width: Annotated[float, Gt(0)]) -> None:
+        super().__init__(_of_head(size))
+        self.half_width = half_width
+
+    def sample(self, n: int, labels: Tensor | None = None) -> Tensor:
+        """See `Prior.sample`."""
+        return self.half_width * (2 * torch.rand(n, self.dimension, device=self.origin.device) - 1)
+
+    def log_density(self, z: Tensor) -> Tensor:
+        """See `Prior.log_density`; -inf outside the box."""
+        inside = (z.abs() <= self.half_width).all(1)
+        level = -self.dimension * math.log(2 * self.half_width)
+        return torch.full_like(z[:, 0], level).masked_fill(~inside, -math.inf)
 
 
 class GaussianMixture(Prior):
@@ -97,6 +125,63 @@ class GaussianMixture(Prior):
         cos, sin = angle.cos(), angle.sin()
         return torch.stack([radius * cos - across * sin, radius * sin + across * cos], dim=1)  # (n, 2)
 
+    def log_density(self, z: Tensor) -> Tensor:
+        """See `Prior.log_density`."""
+        angle = torch.arange(self.components, device=z.device) * (2 * math.pi / self.components)
+        cos, sin = angle.cos(), angle.sin()
+        x, y = z[:, :1], z[:, 1:]
+        # each point in the axes of each component, (N, components)
+        along, across = x * cos + y * sin - self.radius, y * cos - x * sin
+        log_densities = _log_normal(along, float(self.stds[0])) + _log_normal(across, float(self.stds[1]))
+        return log_densities.logsumexp(1) - math.log(self.components)
+
+
+class SwissRoll(Prior):
+    """A spiral with Gaussian noise (Fig. 4, right): z = (t cos t, t sin t) + N(0, std² I), t = 2π turns √u.
+
+    u is uniform in [0, 1], which is nearly uniform in the length of the roll too. Label k owns the segment
+    k/segments <= u <= (k + 1)/segments. The geometry is measured off Figure 4.
+
+    Args:
+        size: of the head; a head of another size than 2 is refused where the model is assembled.
+        turns: windings; the roll ends at the radius 2π turns.
+        segments: number of labels.
+        std: of the noise, in each dimension.
+    """
+
+    def __init__(
+        self,
+        size: int | None,
+        /,
+        *,
+        turns: Annotated[float, Gt(0)],
+        segments: Annotated[int, Ge(1)],
+        std: Annotated[float, Gt(0)],
+    ) -> None:
+        super().__init__(2)
+        self.turns, self.segments, self.std = turns, segments, std
+
+    def point(self, u: Tensor) -> Tensor:
+        """The points (n, 2) of the roll without noise at the places u (n,) in [0, 1]."""
+        t = 2 * math.pi * self.turns * u.sqrt()
+        return torch.stack([t * t.cos(), t * t.sin()], dim=1)
+
+    def sample(self, n: int, labels: Tensor | None = None) -> Tensor:
+        """See `Prior.sample`; labels lie in 0 .. segments - 1."""
+        device = self.origin.device
+        u = torch.rand(n, device=device)
+        if labels is not None:
+            u = (labels + u) / self.segments
+        return self.point(u) + self.std * torch.randn(n, 2, device=device)
+
+    def log_density(self, z: Tensor) -> Tensor:
+        """See `Prior.log_density`; the integral over u becomes a mean over `PLACES` places."""
+        centers = self.point((torch.arange(PLACES, device=z.device) + 0.5) / PLACES)
+        # by differences: lengths and products would lose digits
+        distances = torch.cdist(z, centers.to(z), compute_mode="donot_use_mm_for_euclid_dist")  # (N, PLACES)
+        exponents = -0.5 * (distances / self.std).square()
+        return exponents.logsumexp(1) - math.log(PLACES * 2 * math.pi * self.std**2)
+
 
 class Categorical(Prior):
     """One-hot y of classes or clusters, all equally likely (Sections 5 and 6).
@@ -106,11 +191,20 @@ class Categorical(Prior):
     """
 
     def __init__(self, size: int | None, /) -> None:
-        if size is None:
-            raise ConfigError("it has no dimension of its own; set the size of its head.")
-        super().__init__(size)
+        super().__init__(_of_head(size))
 
     def sample(self, n: int, labels: Tensor | None = None) -> Tensor:
         """See `Prior.sample`; labels lie in 0 .. size - 1."""
         k = labels if labels is not None else torch.randint(self.dimension, (n,), device=self.origin.device)
         return F.one_hot(k, self.dimension).to(self.origin.dtype)
+
+
+def _of_head(size: int | None) -> int:
+    if size is None:
+        raise ConfigError("it has no dimension of its own; set the size of its head.")
+    return size
+
+
+def _log_normal(x: Tensor, std: float) -> Tensor:
+    """log N(x; 0, std²), elementwise."""
+    return -0.5 * (x / std).square() - math.log(std * math.sqrt(2 * math.pi))

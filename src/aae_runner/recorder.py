@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from rich.console import Console, Group
+from rich import get_console
+from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -28,7 +29,7 @@ from aae_runner.evaluators import Findings
 from aae_runner.report import readable
 
 log = logging.getLogger("aae_runner")
-console = Console()
+console = get_console()
 
 
 class Recorder:

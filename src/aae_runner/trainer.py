@@ -9,9 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import safetensors.torch
 import torch
@@ -93,7 +93,9 @@ def _train(experiment: Experiment, folder: Path, stop: list[int], config_yaml: s
             if stop:
                 epochs = f"{step / data.steps_per_epoch:.2f} of {config.schedule.epochs}"
                 raise Interrupted(f"Stopped at epoch {epochs}; the same command continues.", stop[0])
-        metrics = recorder.findings(step, "test", experiment.look("test", None), keep=True)
+        with _on_signal(_leave):  # all is saved: nothing is lost by stopping wherever it is
+            findings = experiment.look("test", None)
+        metrics = recorder.findings(step, "test", findings, keep=True)
         recorder.conclude(_settings(config), metrics)
     results = {
         **metrics,
@@ -173,16 +175,27 @@ def _stop_signal() -> Iterator[list[int]]:
         signal.signal(number, signal.SIG_DFL)
         log.info("Stopping after this step; once more ends at once.")
 
-    try:
-        before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread (a notebook's, a launcher's): signals are not ours
+    with _on_signal(remember):
         yield received
+
+
+def _leave(number: int, frame: Any) -> NoReturn:
+    raise Interrupted("Stopped while looking at the test split; the same command looks again.", number)
+
+
+@contextlib.contextmanager
+def _on_signal(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Calls the handler at SIGINT and SIGTERM."""
+    try:
+        before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread (a notebook's, a launcher's): signals are not ours
+        yield
         return
     try:
-        yield received
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 def _layout(experiment: Experiment) -> dict[str, dict[str, list[Any]]]:

@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aae_runner.data import normalize
-from aae_runner.errors import ConfigError
-from aae_runner.evaluators import Evaluator, Every, Findings, Priors, Snapshot
+from aae_runner.evaluators.snapshot import Evaluator, Every, Findings, Priors, Snapshot, one_of
 from aae_runner.model import Model
 
 Labels = NDArray[np.int64]
@@ -76,9 +75,7 @@ class ClusterError(Evaluator):
 
     def __init__(self, model: Model, priors: Priors, /, *, every: Every, head: str = "label") -> None:
         super().__init__(every)
-        if head not in model.heads:
-            raise ConfigError(f"there is no head {head}.")
-        self.head = head
+        self.head = one_of(model.heads, head, "head")
 
     def __call__(self, snapshot: Snapshot) -> Findings:
         """`cluster_error_rate` (the paper's rule), the same by majority and by assignment, NMI, ARI."""
@@ -127,9 +124,8 @@ class ClusterGallery(Evaluator):
         label: str = "label",
     ) -> None:
         super().__init__(every)
-        if missing := {style, label} - set(model.heads):
-            raise ConfigError(f"there is no head {', '.join(sorted(missing))}.")
-        self.columns, self.style, self.label = columns, style, label
+        self.columns = columns
+        self.style, self.label = (one_of(model.heads, name, "head") for name in (style, label))
 
     def __call__(self, snapshot: Snapshot) -> Findings:
         """The figure `cluster_gallery`: a row is a cluster, its first picture the head."""

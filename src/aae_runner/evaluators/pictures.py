@@ -1,10 +1,7 @@
-"""What is measured and shown of a model. Evaluators return names and values, and know no logger."""
+"""What a person looks at: images, samples, styles, codes."""
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import torch
 from annotated_types import Ge
@@ -12,118 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aae_runner import losses
-from aae_runner.data import Data, Images, normalize
+from aae_runner.data import normalize
 from aae_runner.errors import ConfigError
-from aae_runner.latents import ClusterHeads, Codes
+from aae_runner.evaluators.snapshot import CHUNK, Evaluator, Every, Findings, Priors, Snapshot, one_of
+from aae_runner.latents import ClusterHeads
 from aae_runner.model import Model
-from aae_runner.priors import Prior
-
-if TYPE_CHECKING:  # matplotlib is slow to import, and the first figure is drawn long after the start
-    from matplotlib.figure import Figure
-
-Findings = dict[str, "float | Figure"]
-"""Metrics (rates are fractions in [0, 1]) and figures, by name."""
-
-Every = Annotated[int, Ge(1)] | None
-Priors = Mapping[str, Prior]
-
-CHUNK = 1000
-"""Images encoded or compared at a time: bounds memory."""
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A model at a moment of its training, in evaluation mode, and the split it is looked at with.
-
-    What several evaluators need is computed once.
-    """
-
-    model: Model
-    priors: Priors
-    data: Data
-    split: str
-    """`valid` during training, `test` at the end."""
-
-    @property
-    def images(self) -> Images:
-        """The split."""
-        return self.data.split(self.split)
-
-    def on(self, split: str) -> "Snapshot":
-        """The same model, looked at with another split."""
-        return self if split == self.split else replace(self, split=split)
-
-    @cached_property
-    def values(self) -> dict[str, Tensor]:
-        """The codes of all images of the split: by head, (N, size)."""
-        return {name: torch.cat([codes[name].value for codes in self._codes]) for name in self.model.heads}
-
-    @cached_property
-    def parameters(self) -> dict[str, Tensor]:
-        """The parameters of q for all images of the split: by head, (N, ...)."""
-        return {
-            name: torch.cat([codes[name].parameters for codes in self._codes]) for name in self.model.heads
-        }
-
-    @cached_property
-    def _codes(self) -> list[Codes]:
-        return [self.model.encode(x, y) for x, y in self.images.batches(CHUNK)]
-
-
-class Evaluator:
-    """A named entry of the config with its own cadence.
-
-    Args:
-        every: epochs between two looks at the validation split; null: only at the end, on the test split.
-    """
-
-    def __init__(self, every: int | None) -> None:
-        self.every = every
-
-    def __call__(self, snapshot: Snapshot) -> Findings:
-        """Looks at a model; called without gradients, from a fixed seed."""
-        raise NotImplementedError
-
-
-class ErrorRate(Evaluator):
-    """Share of images whose most probable class under q(y|x) is not theirs (Table 2).
-
-    At the end also the 1-nearest-neighbor error on the same labels: what the pixels alone give.
-
-    Args:
-        model: what will be looked at.
-        priors: of its heads.
-        every: see `Evaluator`.
-        head: the head that is q(y|x).
-    """
-
-    def __init__(self, model: Model, priors: Priors, /, *, every: Every, head: str = "label") -> None:
-        super().__init__(every)
-        self.head = _one_of(model.heads, head, "head")
-
-    def __call__(self, snapshot: Snapshot) -> Findings:
-        """`error_rate`, and on the test split `nearest_neighbor_error_rate`."""
-        logits = snapshot.parameters[self.head]
-        findings: Findings = {"error_rate": error_rate(logits, snapshot.images.y)}
-        if snapshot.split == "test":
-            findings["nearest_neighbor_error_rate"] = nearest_neighbor_error(
-                snapshot.images, snapshot.data.labelled
-            )
-        return findings
-
-
-def error_rate(logits: Tensor, y: Tensor) -> float:
-    """Share of rows (N, classes) whose largest entry is not at y (N,)."""
-    return float((logits.argmax(1) != y).double().mean())
-
-
-def nearest_neighbor_error(images: Images, labelled: Images) -> float:
-    """Error of giving each image the label of the nearest labelled image, by Euclidean distance of pixels."""
-    known = normalize(labelled.x).flatten(1)
-    # |a - b|² = |a|² - 2ab + |b|²; |a|² is the same for all b
-    lengths = known.square().sum(1)
-    nearest = torch.cat([(lengths - 2 * x.flatten(1) @ known.T).argmin(1) for x, _ in images.batches(CHUNK)])
-    return float((labelled.y[nearest] != images.y).double().mean())
 
 
 class Reconstructions(Evaluator):
@@ -185,7 +75,7 @@ class Samples(Evaluator):
     ) -> None:
         super().__init__(every)
         for name in model.heads:
-            _one_of(priors, name, "prior of the head")
+            one_of(priors, name, "prior of the head")
         self.rows, self.columns = rows, columns
 
     def __call__(self, snapshot: Snapshot) -> Findings:
@@ -225,7 +115,7 @@ class StyleGrid(Evaluator):
     ) -> None:
         super().__init__(every)
         self.rows = rows
-        self.style, self.label = (_one_of(model.heads, name, "head") for name in (style, label))
+        self.style, self.label = (one_of(model.heads, name, "head") for name in (style, label))
 
     def __call__(self, snapshot: Snapshot) -> Findings:
         """The figure `style_grid`; its first column shows the images whose style the row has."""
@@ -258,7 +148,7 @@ class LatentMap(Evaluator):
 
     def __init__(self, model: Model, priors: Priors, /, *, every: Every, head: str = "style") -> None:
         super().__init__(every)
-        self.head = _one_of(priors, _one_of(model.heads, head, "head"), "prior of the head")
+        self.head = one_of(priors, one_of(model.heads, head, "head"), "prior of the head")
         if priors[head].dimension < 2:
             raise ConfigError("a latent map needs a head of two dimensions or more.")
 
@@ -305,9 +195,3 @@ class Representation(Evaluator):
             points, heads = points @ plane, heads @ plane
         title = f"Representation of the {snapshot.split} images in {self.join.size} dimensions"
         return {"representation": figures.representation(points, snapshot.images.y, heads, title)}
-
-
-def _one_of(known: Iterable[str], name: str, what: str) -> str:
-    if name not in known:
-        raise ConfigError(f"there is no {what} {name}.")
-    return name

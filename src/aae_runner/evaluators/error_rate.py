@@ -1,0 +1,49 @@
+"""How many images are classified wrongly."""
+
+import torch
+from torch import Tensor
+
+from aae_runner.data import Images, normalize
+from aae_runner.evaluators.snapshot import CHUNK, Evaluator, Every, Findings, Priors, Snapshot, one_of
+from aae_runner.model import Model
+
+
+class ErrorRate(Evaluator):
+    """Share of images whose most probable class under q(y|x) is not theirs (Table 2).
+
+    At the end also the 1-nearest-neighbor error on the same labels: what the pixels alone give.
+
+    Args:
+        model: what will be looked at.
+        priors: of its heads.
+        every: see `Evaluator`.
+        head: the head that is q(y|x).
+    """
+
+    def __init__(self, model: Model, priors: Priors, /, *, every: Every, head: str = "label") -> None:
+        super().__init__(every)
+        self.head = one_of(model.heads, head, "head")
+
+    def __call__(self, snapshot: Snapshot) -> Findings:
+        """`error_rate`, and on the test split `nearest_neighbor_error_rate`."""
+        logits = snapshot.parameters[self.head]
+        findings: Findings = {"error_rate": error_rate(logits, snapshot.images.y)}
+        if snapshot.split == "test":
+            findings["nearest_neighbor_error_rate"] = nearest_neighbor_error(
+                snapshot.images, snapshot.data.labelled
+            )
+        return findings
+
+
+def error_rate(logits: Tensor, y: Tensor) -> float:
+    """Share of rows (N, classes) whose largest entry is not at y (N,)."""
+    return float((logits.argmax(1) != y).double().mean())
+
+
+def nearest_neighbor_error(images: Images, labelled: Images) -> float:
+    """Error of giving each image the label of the nearest labelled image, by Euclidean distance of pixels."""
+    known = normalize(labelled.x).flatten(1)
+    # |a - b|² = |a|² - 2ab + |b|²; |a|² is the same for all b
+    lengths = known.square().sum(1)
+    nearest = torch.cat([(lengths - 2 * x.flatten(1) @ known.T).argmin(1) for x, _ in images.batches(CHUNK)])
+    return float((labelled.y[nearest] != images.y).double().mean())

@@ -1,0 +1,93 @@
+"""A model at a moment of its training, and what looks at it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from aae_runner.data import Data, Images
+from aae_runner.errors import ConfigError
+from aae_runner.latents import Codes
+from aae_runner.model import Model
+from aae_runner.priors import Prior
+
+if TYPE_CHECKING:  # matplotlib is slow to import, and the first figure is drawn long after the start
+    from matplotlib.figure import Figure
+
+Findings = dict[str, "float | Figure"]
+"""Metrics (rates are fractions in [0, 1]) and figures, by name."""
+
+Every = Annotated[int, Ge(1)] | None
+Priors = Mapping[str, Prior]
+
+CHUNK = 1000
+"""Images encoded or compared at a time: bounds memory."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A model at a moment of its training, in evaluation mode, and the split it is looked at with.
+
+    What several evaluators need is computed once.
+    """
+
+    model: Model
+    priors: Priors
+    data: Data
+    split: str
+    """`valid` during training, `test` at the end."""
+
+    @property
+    def images(self) -> Images:
+        """The split."""
+        return self.data.split(self.split)
+
+    def on(self, split: str) -> "Snapshot":
+        """The same model, looked at with another split."""
+        return self if split == self.split else replace(self, split=split)
+
+    @cached_property
+    def values(self) -> dict[str, Tensor]:
+        """The codes of all images of the split: by head, (N, size)."""
+        return {name: torch.cat([codes[name].value for codes in self._codes]) for name in self.model.heads}
+
+    @cached_property
+    def parameters(self) -> dict[str, Tensor]:
+        """The parameters of q for all images of the split: by head, (N, ...)."""
+        return {
+            name: torch.cat([codes[name].parameters for codes in self._codes]) for name in self.model.heads
+        }
+
+    @cached_property
+    def _codes(self) -> list[Codes]:
+        return [self.model.encode(x, y) for x, y in self.images.batches(CHUNK)]
+
+
+class Evaluator:
+    """A named entry of the config with its own cadence.
+
+    Args:
+        every: epochs between two looks at the validation split; null: only at the end, on the test split.
+    """
+
+    def __init__(self, every: int | None) -> None:
+        self.every = every
+
+    def __call__(self, snapshot: Snapshot) -> Findings:
+        """Looks at a model; called without gradients, from a fixed seed."""
+        raise NotImplementedError
+
+
+def one_of(known: Iterable[str], name: str, what: str) -> str:
+    """The name, if it is known.
+
+    Raises:
+        ConfigError: it is not; `what` says what it should have been.
+    """
+    if name not in known:
+        raise ConfigError(f"there is no {what} {name}.")
+    return name

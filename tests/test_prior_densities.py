@@ -1,0 +1,131 @@
+"""Densities of priors against quadrature, their own samples and closed forms; the Swiss roll's geometry."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from aae_runner.errors import ConfigError
+from aae_runner.priors import Categorical, Gaussian, GaussianMixture, Prior, SwissRoll, Uniform
+
+
+def roll(std: float = 0.3) -> SwissRoll:
+    """The paper's."""
+    return SwissRoll(None, turns=2.25, segments=10, std=std)
+
+
+PRIORS: dict[str, Callable[[], Prior]] = {
+    "gaussian": lambda: Gaussian(2, std=1.0),
+    "wide gaussian": lambda: Gaussian(2, std=5.0),
+    "mixture": lambda: GaussianMixture(None, components=10, radius=9.0, radial_std=3.0, tangential_std=0.6),
+    "swiss roll": roll,
+    "uniform": lambda: Uniform(2, half_width=2.0),
+}
+STEP = 0.2
+
+
+def masses(prior: Prior, reach: float) -> Tensor:
+    """Probability of each square of a grid from -reach to reach, by the midpoint rule."""
+    middles = torch.arange(-reach + STEP / 2, reach, STEP)
+    points = torch.cartesian_prod(middles, middles)
+    log_density = torch.cat([prior.log_density(part) for part in points.split(1000)])
+    return STEP**2 * log_density.double().exp().view(len(middles), len(middles))
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_a_density_integrates_to_one_and_gives_the_frequencies_of_the_samples(name: str) -> None:
+    torch.manual_seed(0)
+    prior, n = PRIORS[name](), 200_000
+    reach = 16.0 if isinstance(prior, SwissRoll) else 32.0
+    probability = masses(prior, reach)
+    assert float(probability.sum()) == pytest.approx(1, abs=1e-4)
+    cell = ((prior.sample(n) + reach) / STEP).floor().long()
+    counts = torch.zeros_like(probability).index_put_(tuple(cell.T), torch.ones(n).double(), accumulate=True)
+    # in squares of 1 x 1, of which those that expect few are counted as one
+    expected, found = (t.unfold(0, 5, 5).unfold(1, 5, 5).sum((2, 3)).flatten() for t in (probability, counts))
+    common = expected * n > 20
+    assert common.sum() >= 10
+    pooled = [torch.cat([t[common], t[~common].sum().view(1)]) for t in (found, expected)]
+    few = pooled[1][-1] * n < 5
+    found, expected = (t[:-1] if few else t for t in pooled)
+    assert stats.chisquare(found, expected / expected.sum() * found.sum()).pvalue > 0.001
+
+
+def test_a_gaussian_in_ten_dimensions_has_its_closed_form() -> None:
+    z = 5 * torch.randn(100, 10, dtype=torch.float64)
+    reference = stats.multivariate_normal(torch.zeros(10), 25 * torch.eye(10)).logpdf(z)
+    assert torch.allclose(Gaussian(10, std=5.0).log_density(z), torch.from_numpy(reference))
+
+
+@pytest.mark.parametrize("name", ["gaussian", "mixture", "swiss roll"])
+def test_a_density_stays_finite_where_its_exponential_underflows(name: str) -> None:
+    far = torch.tensor([[500.0, 0.0], [-300.0, 400.0]])
+    assert PRIORS[name]().log_density(far).isfinite().all()
+    assert (PRIORS[name]().log_density(far) < -1000).all()
+
+
+def test_the_mean_log_density_of_samples_is_minus_the_entropy() -> None:
+    torch.manual_seed(0)
+    for std in (1.0, 5.0):
+        prior, n = Gaussian(8, std=std), 100_000
+        entropy = 4 * (1 + math.log(2 * math.pi * std**2))
+        # log p is minus half a chi-square of 8 degrees of freedom: its standard deviation is 2
+        assert float(prior.log_density(prior.sample(n)).mean()) == pytest.approx(-entropy, abs=5 * 2 / n**0.5)
+
+
+def test_the_uniform_prior_fills_its_box_and_has_no_density_outside() -> None:
+    torch.manual_seed(0)
+    prior = Uniform(3, half_width=2.0)
+    z = prior.sample(10_000)
+    assert all(stats.kstest(column, stats.uniform(-2, 4).cdf).pvalue > 0.001 for column in z.T.numpy())
+    inside_and_out = torch.tensor([[1.9, -1.9, 0.0], [2.1, 0.0, 0.0], [0.0, 0.0, -2.1]])
+    expected = torch.tensor([-3 * math.log(4), -math.inf, -math.inf])
+    assert torch.allclose(prior.log_density(inside_and_out), expected)
+
+
+def test_a_categorical_prior_has_no_density() -> None:
+    with pytest.raises(NotImplementedError):
+        Categorical(3).log_density(torch.eye(3))
+
+
+def test_a_uniform_prior_needs_the_size_of_its_head() -> None:
+    with pytest.raises(ConfigError, match="set the size"):
+        Uniform(None, half_width=1.0)
+
+
+def test_digit_k_owns_the_kth_tenth_of_the_roll_evenly() -> None:
+    torch.manual_seed(0)
+    prior = roll(std=1e-6)
+    for k in range(10):
+        z = prior.sample(2000, labels=torch.full((2000,), k))
+        t = z.norm(dim=1)  # t is both radius and angle
+        assert torch.allclose(z, torch.stack([t * t.cos(), t * t.sin()], 1), atol=1e-3)
+        u = (t / (4.5 * math.pi)) ** 2
+        assert stats.kstest(u.numpy(), stats.uniform(k / 10, 0.1).cdf).pvalue > 0.001
+
+
+def test_the_unlabelled_roll_is_that_of_labels_drawn_evenly() -> None:
+    torch.manual_seed(0)
+    radii = [
+        z.norm(dim=1).numpy()
+        for z in (roll().sample(20_000), roll().sample(20_000, torch.arange(20_000) % 10))
+    ]
+    assert stats.ks_2samp(*radii).pvalue > 0.001
+
+
+def test_the_noise_around_the_roll_has_its_std() -> None:
+    torch.manual_seed(0)
+    # segments so many that a label is a point
+    prior = SwissRoll(None, turns=2.25, segments=100_000, std=0.3)
+    z = prior.sample(50_000, labels=torch.full((50_000,), 70_000)) - prior.point(torch.tensor([0.7]))
+    assert torch.allclose(z.std(0), torch.tensor(0.3), rtol=0.02)
+    assert z.mean(0).abs().max() < 5 * 0.3 / 50_000**0.5 + 1e-3
+
+
+def test_the_roll_runs_from_the_origin_to_its_last_winding() -> None:
+    ends = roll().point(torch.tensor([0.0, 1.0]))
+    end = 4.5 * math.pi  # where the cosine is 0 and the sine 1
+    assert torch.allclose(ends, torch.tensor([[0.0, 0.0], [0.0, end]]), atol=1e-4)
