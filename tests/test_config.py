@@ -74,6 +74,11 @@ WRONG = {
     "schedule.phases.regularization.generator.lr=-1": ["schedule.phases.regularization.generator"],
     "+schedule.phases.regularization.generater.lr=1": ["generater", "Did you mean generator?"],
     "+schedule.phases.clasification.every=2": ["clasification", "Did you mean classification?"],
+    "heads.label.size=5": ["phases.classification", "size 10 or more"],
+    "phases.classification.head=style": ["phases.classification", "categorical"],
+    "data.labels=1": ["data.labels=1", "greater than or equal to 2"],
+    "device=meta": ["device=meta", "cpu"],
+    "+phases.reconstruction.optimizer.lr=1e-4": ["phases.reconstruction.optimizer", "would not be used"],
     "network.encoder.activation=rellu": ["network.encoder.activation", "'relu'"],
     "network.corruption.dropout=1": ["network.corruption.dropout", "less than 1"],
     "device=tpu": ["device=tpu", "cpu"],
@@ -129,7 +134,7 @@ def test_the_identity_of_three_commands_is_what_it_was() -> None:
             ("data=svhn", "schedule=paper"),
         )
     ]
-    assert found == ["6562032707", "94f7f493dc", "b37ac872ff"]
+    assert found == ["fb6feef2b6", "94f7f493dc", "749b2c1bbc"]
 
 
 NEUTRAL = (

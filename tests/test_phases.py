@@ -8,6 +8,7 @@ from conftest import composed, experiment
 from torch import Tensor, nn
 
 from aae_runner.build import Builder
+from aae_runner.data import Images
 from aae_runner.engine import EXACT, Objective, Update, choose_precision
 from aae_runner.errors import ConfigError
 from aae_runner.experiment import Experiment, build_parts, decay_factor
@@ -119,6 +120,21 @@ def test_training_forwards_leave_batch_norm_statistics_alone_and_evaluation_meas
             (run.data.train.x.float() / 255).flatten(1)
         )  # all 1000 digits, as the calibration saw them
     assert torch.allclose(layer.running_mean, clean.mean(0), atol=1e-5)
+
+
+def test_calibration_weighs_every_image_alike_when_the_last_batch_would_be_short() -> None:
+    images = Images(torch.zeros(1001, 1, 1, 1, dtype=torch.uint8), torch.zeros(1001).long())
+    sizes = [len(x) for x, _ in images.batches(1000)]
+    assert sizes == [501, 500]
+
+
+def test_the_saved_weights_are_calibrated_even_if_nothing_is_evaluated() -> None:
+    none = (f"evaluators.{name}=null" for name in composed().evaluators)
+    run = experiment(*none)
+    run.look("test", None)
+    assert any(
+        float(buffer.abs().sum()) for name, buffer in run.model.named_buffers() if "running_mean" in name
+    )
 
 
 def test_looking_at_a_model_does_not_change_how_it_trains() -> None:

@@ -111,6 +111,14 @@ def test_more_epochs_continue_the_same_run(finished: Path, command: Command) -> 
     assert [row["step"] for row in rows(finished)] == [5, 10, 10, 15, 20, 20, 25, 30, 30, 30]
 
 
+def test_fewer_epochs_than_an_unfinished_run_has_are_refused(finished: Path, command: Command) -> None:
+    (finished / "results.json").unlink()
+    status, said = command(*SHORT, "schedule.epochs=1")
+    assert status == 2
+    assert "already at epoch 2" in said
+    assert not (finished / "results.json").exists()
+
+
 def test_resume_false_starts_afresh_and_keeps_the_old_folder(finished: Path, command: Command) -> None:
     old = (finished / "results.json").read_text()
     assert command(*SHORT, "resume=false")[0] == 0
@@ -221,7 +229,6 @@ def test_a_killed_run_continues_from_its_last_state_and_ends_like_one_never_kill
         "schedule.epochs=12",
         "logging.every=3",
         "evaluators.error_rate.every=1",
-        "schedule.decay=null",
     )
     command(*end, "runs=whole")
     (whole,) = (tmp_path / "whole").glob("*/*/*/seed0")
@@ -248,7 +255,8 @@ def test_a_second_process_in_the_same_run_folder_is_refused(finished: Path, comm
 def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing_of_it(
     command: Command, tmp_path: Path
 ) -> None:
-    status, said = command(*SHORT, "schedule.phases.reconstruction.optimizer.lr=1e30")
+    late = ("logging.every=1000", "evaluators.latent_map.every=1")  # looked at before the first report
+    status, said = command(*SHORT, *late, "schedule.phases.reconstruction.optimizer.lr=1e30")
     assert status == 5
     assert "loss/" in said
     assert "Traceback" not in said
@@ -301,6 +309,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path
     assert state is not None
     assert state["step"] == 1
     assert str(newest) in problems[0]
+    checkpoint.save(tmp_path, 3, {"step": 3})
+    assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["step_000000001.pt", "step_000000003.pt"]
 
 
 def test_when_no_checkpoint_is_sound_the_run_stops_rather_than_starting_anew(

@@ -123,6 +123,25 @@ def test_a_conditional_discriminator_sees_prior_samples_under_the_very_labels_of
     assert float(near[~labelled].float().mean()) < 0.3  # hidden: from the whole prior
 
 
+def test_a_supervised_model_is_calibrated_with_the_labels_it_is_trained_with() -> None:
+    run = experiment("variant=supervised", "data.labels=50")
+    given: list[torch.Tensor] = []
+    run.model.heads["label"].register_forward_hook(lambda module, inputs, output: given.append(inputs[1]))
+    run.look("valid", None)
+    assert int(given[0].max()) < 10  # 10 would be "hidden"
+
+
+def test_a_prior_with_fewer_parts_than_classes_cannot_be_conditioned_on_them() -> None:
+    config = composed("variant=label_conditioned", "prior.components=8")
+    with pytest.raises(ConfigError, match="8 parts, fewer than 10 classes"):
+        build_parts(config, Builder())
+
+
+def test_a_vae_refuses_a_prior_that_ends_somewhere() -> None:
+    with pytest.raises(ConfigError, match="infinite"):
+        build_parts(composed("variant=vae", "prior=uniform"), Builder())
+
+
 def test_the_baseline_has_no_decoder_and_no_adversary() -> None:
     parts = build_parts(composed("variant=baseline"), Builder())
     assert parts.model.decoder is None
@@ -130,9 +149,9 @@ def test_the_baseline_has_no_decoder_and_no_adversary() -> None:
     assert list(parts.model.heads) == ["label"]
 
 
-def test_a_cluster_takes_the_label_of_its_surest_image_in_float64() -> None:
-    # both softmaxes are exactly 1 in float32; the second image is surer
-    logits = torch.tensor([[30.0, 0.0], [60.0, 0.0], [0.0, 5.0]])
+def test_a_cluster_takes_the_label_of_its_surest_image_where_softmaxes_tie() -> None:
+    # both softmaxes are exactly 1, in float64 too; the second image is surer
+    logits = torch.tensor([[40.0, 0.0], [60.0, 0.0], [0.0, 5.0]])
     assert by_confidence(logits, torch.tensor([7, 3, 4])).tolist() == [3, 4]
 
 

@@ -62,24 +62,29 @@ def locked(folder: Path) -> Iterator[None]:
         DiskError: the folder cannot be made.
     """
     path = folder / ".lock"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
-    except OSError as error:
-        raise DiskError(f"{folder}: cannot be used ({error.strerror}). {_free(folder)}") from error
-    with file:
+    while True:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise RunInUseError(
-                f"{folder}: process {file.read().strip()} trains in this run folder. Wait for it to end, or "
-                "choose another place with runs=FOLDER."
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+            folder.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+")
+        except OSError as error:
+            raise DiskError(f"{folder}: cannot be used ({error.strerror}). {_free(folder)}") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise RunInUseError(
+                    f"{folder}: process {file.read().strip()} trains in this run folder. Wait for it to "
+                    "end, or choose another place with runs=FOLDER."
+                ) from error
+            # if the folder was moved aside between the opening and the lock, this is another run's file
+            if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                continue
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+            return
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> None:
@@ -107,12 +112,18 @@ def load(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
         CheckpointError: there are checkpoints, but none is sound.
     """
     problems: list[str] = []
+    damaged: list[Path] = []
     files = sorted(folder.glob("step_*.pt"), reverse=True)
     for path in files:
         try:
-            return _read(path), problems
+            state = _read(path)
         except CheckpointError as error:
             problems.append(str(error))
+            damaged.append(path)
+        else:
+            for one in damaged:  # out of the way, so that two sound ones are kept
+                one.rename(one.with_suffix(".damaged"))
+            return state, problems
     if files:
         raise CheckpointError(
             " ".join(problems)

@@ -1,6 +1,7 @@
 """`aae-run`: a Hydra application, and the outermost edge where errors become sentences and exit statuses."""
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -58,6 +59,10 @@ def _groups_help() -> str:
 OmegaConf.register_new_resolver("aae.groups", _groups_help, replace=True)
 
 
+OPTIONAL = ("experiment", "recipe")
+"""Groups that Hydra lets a command do without."""
+
+
 class _Ended(BaseException):
     """Carries the error of a single run past Hydra, which would print a line of its own before ours."""
 
@@ -106,13 +111,16 @@ def _run(composed: DictConfig) -> None:
     }
     run = folder / f"seed{config.seed}"
     results = train(config, run, Builder(config.trusted, folders), texts)
-    console.print(closing_table(results, run))
+    with contextlib.suppress(SystemExit):
+        console.print(closing_table(results, run))
 
 
 def _log_to(console: "Console") -> None:
     class Terminal(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            console.print(record.getMessage(), soft_wrap=True, markup=False, highlight=False)
+            # a closed pipe (`aae-run | head`) silences the console, and ends no training
+            with contextlib.suppress(SystemExit):
+                console.print(record.getMessage(), soft_wrap=True, markup=False, highlight=False)
 
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -128,9 +136,10 @@ def _refuse(arguments: Sequence[str]) -> None:
     """
     folders = _given_folder(arguments)
     for text in arguments:
-        group, _, value = text.partition("=")
+        key, _, value = text.partition("=")
+        group = key.removeprefix("+").partition("@")[0]
         names = choices(group, *folders) if group.isidentifier() else {}
-        if value == "null" and names:
+        if "null" in value.split(",") and names and group not in OPTIONAL:
             raise ConfigError(f"{text}: a group is not switched off. Choose one: {', '.join(names)}.")
         if value.startswith("glob("):
             pattern: Any = OverridesParser.create().parse_override(text).value()

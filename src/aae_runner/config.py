@@ -55,7 +55,7 @@ class Facts:
 
     shape: Annotated[list[Annotated[int, Ge(1)]], Len(3, 3)]
     classes: Annotated[int, Ge(2)]
-    labels: Annotated[int, Ge(1)] | Literal["all"]
+    labels: Annotated[int, Ge(2)] | Literal["all"]
     label_seed: Annotated[int, Ge(0)] | None
 
 

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -32,8 +31,9 @@ class Images:
         return Images(self.x.to(device), self.y.to(device))
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All images in order, as floats in [0, 1], and labels; at most `size` at a time."""
-        for x, y in zip(self.x.split(size), self.y.split(size), strict=True):
+        """All images in order, as floats in [0, 1], and labels; at most `size` at a time, in equal parts."""
+        parts = max(1, -(-len(self) // size))
+        for x, y in zip(self.x.tensor_split(parts), self.y.tensor_split(parts), strict=True):
             yield normalize(x), y
 
 
@@ -150,8 +150,7 @@ class Data:
     """The splits of a data set and the minibatches drawn from its training split.
 
     Two streams: `all` has every training image, `labelled` those whose labels may be used. In `all`, too,
-    only images of the labelled subset carry their label; the others' is hidden (`classes`). As splits, the
-    streams are `known` and `labelled`.
+    only images of the labelled subset carry their label; the others' is hidden (`classes`).
 
     Args:
         splits: as read.
@@ -185,27 +184,22 @@ class Data:
             )
         label_seed = seed if facts.label_seed is None else facts.label_seed
         self.facts, self.note, self.device = facts, splits.note, device
-        self._splits = splits
+        self.fingerprint = _fingerprint(splits)
         self.train, self.valid, self.test = (split.to(device) for split in splits[:3])
         chosen = labelled_subset(splits.train.y, facts.classes, labels, label_seed)
         self.labelled = self.train[chosen.to(device)]
-        self.known = Images(self.train.x, torch.full_like(self.train.y, facts.classes))
-        self.known.y[chosen.to(device)] = self.labelled.y
+        hidden = torch.full_like(self.train.y, facts.classes)
+        hidden[chosen.to(device)] = self.labelled.y
         self._streams = {
-            "all": (self.known, Sampler(n, batch, derive_seed("all", seed))),
+            "all": (Images(self.train.x, hidden), Sampler(n, batch, derive_seed("all", seed))),
             "labelled": (self.labelled, Sampler(labels, batch, derive_seed("labelled", seed))),
         }
         self.steps_per_epoch = -(-n // min(batch, n))
         self._corrupt = corrupt
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over all splits: images and labels."""
-        digest = hashlib.sha256()
-        for split in self._splits[:3]:
-            for tensor in (split.x, split.y):
-                digest.update(tensor.contiguous().numpy().data)
-        return digest.hexdigest()
+    def stream(self, name: str) -> Images:
+        """All images of a stream, with the labels that it shows."""
+        return self._streams[name][0]
 
     def draw(self, stream: str, step: int) -> Batch:
         """The minibatch of a step; its corruption is drawn from torch's global generator."""
@@ -217,6 +211,15 @@ class Data:
     def split(self, name: str) -> Images:
         """`train`, `valid` or `test`."""
         return {"train": self.train, "valid": self.valid, "test": self.test}[name]
+
+
+def _fingerprint(splits: Splits) -> str:
+    """SHA-256 over all splits: images and labels."""
+    digest = hashlib.sha256()
+    for split in splits[:3]:
+        for tensor in (split.x, split.y):
+            digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def _compare(splits: Splits, facts: Facts) -> None:

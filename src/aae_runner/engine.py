@@ -1,6 +1,7 @@
 """Updates: what one is, and how it is run."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,12 +28,26 @@ def choose_precision(asked: str, device: torch.device) -> tuple[str, float]:
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(256, 256, generator=generator).to(device) for _ in range(2))
     exact = a.double() @ b.double()
+    torch.backends.cudnn.allow_tf32 = asked in ("high", "medium")
     for precision in ("medium", "highest") if asked == "auto" else (asked,):
         torch.set_float32_matmul_precision(precision)
         error = float(((a @ b).double() - exact).norm() / exact.norm())
         if error < EXACT:
             break
     return precision, error
+
+
+@contextlib.contextmanager
+def exact_products() -> Iterator[None]:
+    """Products, convolutions included, at full float32 precision while it lasts."""
+    precision, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 @dataclass(frozen=True)

@@ -50,5 +50,8 @@ class Interrupted(KeyboardInterrupt):
     """
 
     def __init__(self, message: str, signal_number: int) -> None:
-        super().__init__(message)
+        super().__init__(message, signal_number)  # all arguments, so that it can be sent between processes
         self.status = 128 + signal_number
+
+    def __str__(self) -> str:
+        return str(self.args[0])

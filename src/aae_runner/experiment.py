@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from aae_runner.build import Builder
-from aae_runner.config import Config, Decay, Facts, Timing, nearest, part
+from aae_runner.config import Component, Config, Decay, Facts, Timing, check, nearest, part
 from aae_runner.data import Data, derive_seed
-from aae_runner.engine import Phase, Scheduled, Update, choose_precision
-from aae_runner.errors import CheckpointError, ConfigError
+from aae_runner.engine import Phase, Scheduled, Update, choose_precision, exact_products
+from aae_runner.errors import CheckpointError, ConfigError, NumericalError
 from aae_runner.evaluators import Evaluator, Findings, Snapshot
 from aae_runner.model import Model, assemble
 from aae_runner.networks import Shape
@@ -64,26 +64,33 @@ class Experiment:
             split: `valid` or `test`.
             epoch: finished epochs, of which each evaluator looks at its own; None: all look.
         """
+        evaluators = self.evaluators.values()
+        due = [one for one in evaluators if epoch is None or (one.every and epoch % one.every == 0)]
         findings: Findings = {}
-        due = [
-            one for one in self.evaluators.values() if epoch is None or (one.every and epoch % one.every == 0)
-        ]
-        if due:
+        if due or epoch is None:  # at the end also for the weights that are saved
             torch.manual_seed(derive_seed("evaluation", self.config.seed))
-            precision = torch.get_float32_matmul_precision()
-            torch.set_float32_matmul_precision("highest")
-            with torch.no_grad():
-                self.model.calibrate(self.data.known[:CALIBRATION].batches(1000))
+            with torch.no_grad(), exact_products():
+                # as in training: on the stream that the first phase reads, with its labels
+                images = self.data.stream(self.phases[0].phase.stream)[:CALIBRATION]
+                self.model.calibrate(images.batches(1000))
                 self.model.eval()
                 snapshot = Snapshot(self.model, self.priors, self.data, split)
                 for evaluator in due:
                     findings |= evaluator(snapshot)
                 self.model.train()
-            torch.set_float32_matmul_precision(precision)
         return findings
 
     def state(self) -> dict[str, Any]:
-        """Everything that training changes: tensors and plain numbers."""
+        """Everything that training changes: tensors and plain numbers.
+
+        Raises:
+            NumericalError: a weight is not finite, so this state must not be saved.
+        """
+        for name, tensor in self._tensors():
+            if not tensor.isfinite().all():
+                raise NumericalError(
+                    f"{name} is no longer finite. Nothing of it is saved. Lower the learning rates."
+                )
         return {
             "tensors": dict(self._tensors()),
             "optimizers": {update.name: update.optimizer.state_dict() for update in self._updates()},
@@ -164,6 +171,8 @@ def prepare(config: Config, build: Builder) -> Experiment:
     torch.set_flush_denormal(True)  # they slow a CPU down and mean nothing here
     parts = build_parts(config, build)
     facts, source = part(Facts, config.data, "data")
+    for name, phase in parts.phases.items():  # only to find mistakes before the data are read
+        _schedule(config, build, name, phase, steps_per_epoch=1)
     data = Data(
         build(source, "data").read(),
         facts,
@@ -194,13 +203,18 @@ def _schedule(config: Config, build: Builder, name: str, phase: Phase, steps_per
         if given not in allowed:
             hint = nearest(given, [*allowed, "every", "start", "decay"])
             raise ConfigError(f"{key}.{given} is no update of this phase.{hint}")
-    own = config.phases[name].get("optimizer") or config.schedule.default
+    own, own_key = config.phases[name].get("optimizer"), f"phases.{name}.optimizer"
+    if own is not None and optimizers:
+        raise ConfigError(f"{own_key} would not be used: the schedule has {key}. Set the rates there.")
+    if own is None:
+        own, own_key = config.schedule.default, "schedule.default"
     decay = timing.decay if timing.decay is not None else config.schedule.decay
     factor = decay_factor(decay, config.schedule.epochs * steps_per_epoch, steps_per_epoch)
     updates = []
     for update, objective in objectives.items():
-        node = optimizers.get(update) or optimizers.get("optimizer") or own
-        where = f"{key}.{update}" if update in optimizers else f"{key}.optimizer"
+        named = next((one for one in (update, "optimizer") if optimizers.get(one)), None)
+        where = f"{key}.{named}" if named else own_key
+        node = check(Component, optimizers[named] if named else own, where)
         updates.append(Update(f"{name}/{update}", objective, functools.partial(build, node, where), factor))
     return Scheduled(name, phase, updates, timing.every, round(timing.start * steps_per_epoch))
 
@@ -222,6 +236,8 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(

@@ -1,5 +1,6 @@
 """The paper's phases. Each says which updates it consists of; the trainer knows only updates."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
 
@@ -12,7 +13,7 @@ from aae_runner import losses
 from aae_runner.data import Batch
 from aae_runner.engine import Objective, Phase
 from aae_runner.errors import ConfigError
-from aae_runner.latents import Codes
+from aae_runner.latents import Categorical, Codes
 from aae_runner.latents import Gaussian as GaussianHead
 from aae_runner.model import Model
 from aae_runner.priors import Gaussian, Prior
@@ -86,6 +87,10 @@ class Regularization(Phase):
         learned = [name for name in priors if list(model.heads[name].parameters())]
         if not learned:
             raise ConfigError("no head has a prior. Add one to priors.")
+        for name in learned:
+            parts = priors[name].parts
+            if condition is not None and parts is not None and parts < condition:
+                raise ConfigError(f"the prior of {name} has {parts} parts, fewer than {condition} classes.")
         self.condition = condition
         self.priors = nn.ModuleDict({name: priors[name] for name in learned})
         told = 0 if condition is None else condition + 1
@@ -142,7 +147,7 @@ class Classification(Phase):
         priors: unused.
         make_discriminator: unused.
         head: the categorical head that is q(y|x).
-        stream: which images are classified.
+        classes: number of classes of the labels; the head must have as many or more.
     """
 
     def __init__(
@@ -153,12 +158,15 @@ class Classification(Phase):
         /,
         *,
         head: str = "label",
-        stream: Stream = "labelled",
+        classes: Annotated[int, Ge(2)],
     ) -> None:
-        super().__init__(model, stream)
+        super().__init__(model, "labelled")
         self.model: Model
         if head not in model.heads:
             raise ConfigError(f"there is no head {head}. Heads: {', '.join(model.heads)}.")
+        label = model.heads[head]
+        if not isinstance(label, Categorical) or label.size < classes:
+            raise ConfigError(f"the head {head} must be categorical, of size {classes} or more.")
         self.head = head
 
     def objectives(self) -> dict[str, Objective]:
@@ -240,11 +248,15 @@ class ELBO(Phase):
         if head not in priors or not isinstance(model.heads[head], GaussianHead):
             raise ConfigError(f"the head {head} must be Gaussian and have a prior.")
         self.head, self.prior, self.likelihood = head, priors[head], likelihood
+        name = type(self.prior).__name__
         try:
-            self.prior.log_density(self.prior.sample(1))
+            far = self.prior.log_density(1e3 * torch.ones(1, self.prior.dimension))
         except NotImplementedError as error:
-            name = type(self.prior).__name__
             raise ConfigError(f"the prior {name} has no density to measure a divergence from.") from error
+        if far.item() == -math.inf:
+            raise ConfigError(
+                f"the prior {name} ends somewhere; the divergence of a Gaussian from it is infinite."
+            )
 
     def objectives(self) -> dict[str, Objective]:
         """One update, of the whole autoencoder."""

@@ -23,11 +23,12 @@ class Prior(nn.Module):
 
     Args:
         dimension: of one sample.
+        parts: labels that it can be sampled under; None: any, for they change nothing.
     """
 
-    def __init__(self, dimension: int) -> None:
+    def __init__(self, dimension: int, parts: int | None = None) -> None:
         super().__init__()
-        self.dimension = dimension
+        self.dimension, self.parts = dimension, parts
         self.register_buffer("origin", torch.zeros(dimension), persistent=False)
         self.origin: Tensor
 
@@ -111,7 +112,7 @@ class GaussianMixture(Prior):
         radial_std: Annotated[float, Gt(0)],
         tangential_std: Annotated[float, Gt(0)],
     ) -> None:
-        super().__init__(2)
+        super().__init__(2, parts=components)
         self.components, self.radius = components, radius
         self.register_buffer("stds", torch.tensor([radial_std, tangential_std]), persistent=False)
         self.stds: Tensor
@@ -158,7 +159,7 @@ class SwissRoll(Prior):
         segments: Annotated[int, Ge(1)],
         std: Annotated[float, Gt(0)],
     ) -> None:
-        super().__init__(2)
+        super().__init__(2, parts=segments)
         self.turns, self.segments, self.std = turns, segments, std
 
     def point(self, u: Tensor) -> Tensor:
@@ -191,7 +192,7 @@ class Categorical(Prior):
     """
 
     def __init__(self, size: int | None, /) -> None:
-        super().__init__(_of_head(size))
+        super().__init__(_of_head(size), parts=size)
 
     def sample(self, n: int, labels: Tensor | None = None) -> Tensor:
         """See `Prior.sample`; labels lie in 0 .. size - 1."""

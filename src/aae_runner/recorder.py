@@ -101,7 +101,7 @@ class Recorder:
         Raises:
             NumericalError: a loss since the last report is not finite, so this state must not be saved.
         """
-        self._means(step)
+        self.check(step)
         self._file.flush()
         return {
             "step": step,
@@ -110,6 +110,14 @@ class Recorder:
             "counts": self._counts,
             "last": self._last,
         }
+
+    def check(self, step: int) -> None:
+        """Reads the losses since the last report.
+
+        Raises:
+            NumericalError: one of them is not finite.
+        """
+        self._means(step)
 
     def add(self, terms: Mapping[str, Tensor]) -> None:
         """Losses of a step, still on the device."""
@@ -123,7 +131,8 @@ class Recorder:
         if step % self._every:
             return
         means = self._means(step)
-        self._sums, self._counts, self._last = {}, {}, means
+        self._sums, self._counts = {}, {}
+        self._last |= means
         self._row(step, {**means, **learning_rates})
         seconds = time.monotonic() - self._clock
         self._rate = (step - self._clock_step) * self._images_per_step / max(seconds, 1e-9)
@@ -195,7 +204,7 @@ class Recorder:
                 first = max(0, step - self._counts[tag])
                 raise NumericalError(
                     f"{tag} is {value} between steps {first} and {step} (last finite mean: {last}). "
-                    "Lower the learning rate of this phase (schedule.phases); the last saved state is sound."
+                    "Nothing of it is saved. Lower the learning rate of this phase (schedule.phases)."
                 )
         return means
 

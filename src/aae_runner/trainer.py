@@ -20,7 +20,7 @@ import aae_runner
 from aae_runner import checkpoint
 from aae_runner.build import Builder
 from aae_runner.config import CONSTANT_KEYS, Config, identity, tree
-from aae_runner.errors import CheckpointError, Interrupted
+from aae_runner.errors import CheckpointError, ConfigError, Interrupted
 from aae_runner.experiment import Experiment, prepare
 from aae_runner.recorder import Recorder
 
@@ -44,7 +44,10 @@ def train(config: Config, folder: Path, build: Builder, texts: Mapping[str, str]
         Interrupted: a signal asked to stop; the state is saved.
     """
     if config.resume and (results := _finished(folder, config.schedule.epochs)):
-        log.info("This run is finished; resume=false would start it afresh.")
+        log.info(
+            "This run is finished, with %d epochs; its data were not read again. resume=false starts afresh.",
+            results["epochs"],
+        )
         return results
     experiment = prepare(config, build)
     if not config.resume:
@@ -61,6 +64,11 @@ def _train(experiment: Experiment, folder: Path, stop: list[int], config_yaml: s
     config, data = experiment.config, experiment.data
     saved = _resume(experiment, folder)
     step = int(saved["record"]["step"]) if saved else 0
+    if step > experiment.total_steps:
+        raise ConfigError(
+            f"schedule.epochs={config.schedule.epochs}: {folder} is already at epoch "
+            f"{step / data.steps_per_epoch:g}. Ask for as many or more, or start afresh with resume=false."
+        )
     last_save = time.monotonic()
     started = last_save - (saved["seconds"] if saved else 0.0)
     with Recorder(
@@ -78,6 +86,7 @@ def _train(experiment: Experiment, folder: Path, stop: list[int], config_yaml: s
             step += 1
             recorder.tick(step, experiment.learning_rates())
             if step % data.steps_per_epoch == 0:
+                recorder.check(step)
                 findings = experiment.look("valid", step // data.steps_per_epoch)
                 recorder.epoch(step, recorder.findings(step, "valid", findings, keep=False))
             due = time.monotonic() - last_save >= 60 * config.checkpoint.minutes
@@ -91,8 +100,9 @@ def _train(experiment: Experiment, folder: Path, stop: list[int], config_yaml: s
                 checkpoint.save(folder / "checkpoints", step, state)
                 last_save = time.monotonic()
             if stop:
+                how = "" if config.resume else ", without resume=false,"
                 epochs = f"{step / data.steps_per_epoch:.2f} of {config.schedule.epochs}"
-                raise Interrupted(f"Stopped at epoch {epochs}; the same command continues.", stop[0])
+                raise Interrupted(f"Stopped at epoch {epochs}; the same command{how} continues.", stop[0])
         with _on_signal(_leave):  # all is saved: nothing is lost by stopping wherever it is
             findings = experiment.look("test", None)
         metrics = recorder.findings(step, "test", findings, keep=True)
@@ -171,9 +181,8 @@ def _stop_signal() -> Iterator[list[int]]:
     received: list[int] = []
 
     def remember(number: int, frame: Any) -> None:
-        received.append(number)
+        received.append(number)  # and no more: a handler may interrupt a write, and must not write itself
         signal.signal(number, signal.SIG_DFL)
-        log.info("Stopping after this step; once more ends at once.")
 
     with _on_signal(remember):
         yield received

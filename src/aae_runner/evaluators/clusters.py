@@ -21,14 +21,17 @@ def by_confidence(logits: Tensor, y: Tensor) -> Labels:
     """The paper's rule (Section 6): a cluster takes the label of the image most surely in it.
 
     Args:
-        logits: (N, K) of q(y|x), of validation images. Compared as log q in float64: in float32 many a
-            softmax is exactly 1, and the first of them would win.
+        logits: (N, K) of q(y|x), of validation images. Compared as log odds, which order as q does but do
+            not tie: many a softmax is exactly 1, and the first of them would win.
         y: (N,), their labels.
 
     Returns:
         (K,) labels.
     """
-    surest = logits.double().log_softmax(1).argmax(0)
+    exact = logits.double()
+    k = exact.shape[1]
+    others = torch.stack([exact[:, torch.arange(k) != i].logsumexp(1) for i in range(k)], dim=1)
+    surest = (exact - others).argmax(0)
     return np.asarray(y[surest].cpu())
 
 
