@@ -1,6 +1,5 @@
 """The paper's phases. Each says which updates it consists of; the trainer knows only updates."""
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
 
@@ -249,13 +248,11 @@ class ELBO(Phase):
             raise ConfigError(f"the head {head} must be Gaussian and have a prior.")
         self.head, self.prior, self.likelihood = head, priors[head], likelihood
         name = type(self.prior).__name__
-        try:
-            far = self.prior.log_density(1e3 * torch.ones(1, self.prior.dimension))
-        except NotImplementedError as error:
-            raise ConfigError(f"the prior {name} has no density to measure a divergence from.") from error
-        if far.item() == -math.inf:
+        if type(self.prior).log_density is Prior.log_density:
+            raise ConfigError(f"the prior {name} has no density to measure a divergence from.")
+        if self.prior.bounded:
             raise ConfigError(
-                f"the prior {name} ends somewhere; the divergence of a Gaussian from it is infinite."
+                f"the prior {name} ends somewhere: a Gaussian's divergence from it is infinite."
             )
 
     def objectives(self) -> dict[str, Objective]:

@@ -26,6 +26,9 @@ class Prior(nn.Module):
         parts: labels that it can be sampled under; None: any, for they change nothing.
     """
 
+    bounded = False
+    """Whether the density is 0 somewhere."""
+
     def __init__(self, dimension: int, parts: int | None = None) -> None:
         super().__init__()
         self.dimension, self.parts = dimension, parts
@@ -73,6 +76,8 @@ class Uniform(Prior):
         size: dimension of the head.
         half_width: half the length of an edge.
     """
+
+    bounded = True
 
     def __init__(self, size: int | None, /, *, half_width: Annotated[float, Gt(0)]) -> None:
         super().__init__(_of_head(size))
