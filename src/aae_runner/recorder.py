@@ -112,12 +112,12 @@ class Recorder:
         }
 
     def check(self, step: int) -> None:
-        """Reads the losses since the last report.
+        """Reads the losses since the last report, to show them.
 
         Raises:
             NumericalError: one of them is not finite.
         """
-        self._means(step)
+        self._last |= self._means(step)
 
     def add(self, terms: Mapping[str, Tensor]) -> None:
         """Losses of a step, still on the device."""
