@@ -129,6 +129,7 @@ def test_a_sweep_of_no_jobs_is_an_error(command: Command, tmp_path: Path) -> Non
     [
         "os.system",
         "logging.os.system",
+        "aae_runner.datasets.pictures.ThreadPoolExecutor",
         "aae_runner.cli.os.system",
         "torch.nn.modules.module.torch.load",
         "nosuch.A",
