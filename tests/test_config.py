@@ -197,6 +197,11 @@ def test_help_and_mistakes_do_not_wait_for_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_a_run_without_a_phase_is_refused() -> None:
+    with pytest.raises(ConfigError, match="nothing would be learned"):
+        composed("variant=vae", "phases.elbo=null")
+
+
 def test_null_switches_an_entry_off() -> None:
     config = composed("evaluators.samples=null", "phases.classification=null")
     assert "samples" not in config.evaluators

@@ -172,6 +172,8 @@ def settle(composed: DictConfig) -> Config:
         if isinstance(tree[group], dict):
             tree[group] = {name: node for name, node in tree[group].items() if node is not None}
     config: Config = check(Config, tree, "")
+    if not config.phases:
+        raise ConfigError("phases: all are switched off, so nothing would be learned. Leave one on.")
     known = [*config.phases, *choices("phase")]
     for name in config.schedule.phases:
         if name not in known:
