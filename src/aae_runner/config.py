@@ -47,6 +47,7 @@ class Network:
     discriminator: Component
     corruption: Component
     output: Literal["sigmoid", "linear"]
+    init_std: Annotated[float, Gt(0)] | None
 
 
 @dataclass(kw_only=True)

@@ -16,7 +16,7 @@ from aae_runner.engine import Phase, Scheduled, Update, choose_precision, exact_
 from aae_runner.errors import CheckpointError, ConfigError, NumericalError
 from aae_runner.evaluators import Evaluator, Findings, Snapshot
 from aae_runner.model import Model, assemble
-from aae_runner.networks import Shape
+from aae_runner.networks import Shape, initialize
 from aae_runner.priors import Prior
 
 CALIBRATION = 10_000
@@ -147,14 +147,17 @@ def build_parts(config: Config, build: Builder) -> Parts:
         network: nn.Module = build(config.network.discriminator, "network.discriminator", (dimension,), (1,))
         return network
 
+    phases = {
+        name: build(_without(node, "optimizer"), f"phases.{name}", model, priors, make_discriminator)
+        for name, node in config.phases.items()
+    }
+    if config.network.init_std is not None:
+        initialize(nn.ModuleList([model, *phases.values()]), config.network.init_std)
     return Parts(
         model,
         priors,
         build(config.network.corruption, "network.corruption"),
-        {
-            name: build(_without(node, "optimizer"), f"phases.{name}", model, priors, make_discriminator)
-            for name, node in config.phases.items()
-        },
+        phases,
         {name: build(node, f"evaluators.{name}", model, priors) for name, node in config.evaluators.items()},
     )
 

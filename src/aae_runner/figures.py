@@ -1,10 +1,14 @@
 """What is drawn: from tensors to figures. Nothing here knows a model or a logger."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from mpl_toolkits.mplot3d import Axes3D
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
@@ -16,6 +20,19 @@ PALETTE = (
 )  # fmt: skip
 INK = "#333333"
 MASSES = (0.5, 0.9, 0.99)
+GAP = 1  # pixels between two pictures of a table
+
+
+class Map(NamedTuple):
+    """What one panel of `latent_maps` shows."""
+
+    title: str
+    z: Tensor
+    """(N, D) codes, D >= 2."""
+    y: Tensor
+    """(N,) labels."""
+    prior: Tensor
+    """(M, D) samples of the prior, 100,000 or more for smooth contours."""
 
 
 def pictures(rows: Tensor, title: str, column_labels: Sequence[str] = ()) -> Figure:
@@ -26,45 +43,66 @@ def pictures(rows: Tensor, title: str, column_labels: Sequence[str] = ()) -> Fig
         title: above the table.
         column_labels: K texts above the columns, or none.
     """
-    r, k, c, h, w = rows.shape
-    gap = 1
-    canvas = np.ones((r * (h + gap) + gap, k * (w + gap) + gap, c))
-    tiles = rows.clamp(0, 1).permute(0, 1, 3, 4, 2).cpu().numpy()
-    for i in range(r):
-        for j in range(k):
-            top, left = gap + i * (h + gap), gap + j * (w + gap)
-            canvas[top : top + h, left : left + w] = tiles[i, j]
+    r, k, _, _, w = rows.shape
     tile = 0.55  # inches
     figure = Figure(figsize=(k * tile + 0.6, r * tile + 0.45), layout="constrained", dpi=120)
     axes = figure.add_subplot()
-    axes.imshow(canvas.squeeze(2) if c == 1 else canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axes.set_title(title, color=INK, fontsize=11)
-    axes.set_xticks([gap + (j + 0.5) * (w + gap) for j in range(len(column_labels))], column_labels)
-    axes.set_yticks([])
+    _show(axes, rows)
+    axes.set_title(title, color=INK, fontsize=11, wrap=True)
+    axes.set_xticks([GAP + (j + 0.5) * (w + GAP) for j in range(len(column_labels))], column_labels)
     axes.xaxis.tick_top()
-    axes.tick_params(length=0, colors=INK, labelsize=9)
-    axes.spines[:].set_visible(False)
     return figure
 
 
-def latent_map(z: Tensor, y: Tensor, prior: Tensor, title: str) -> Figure:
-    """Codes colored by label over the prior's contours, in the first two dimensions.
-
-    The contours hold 50, 90 and 99 % of the prior. They are measured on its samples, so that a prior need
-    not know its density.
+def tables(named: Mapping[str, Tensor], title: str) -> Figure:
+    """Tables of pictures, five in a row, each with its name above.
 
     Args:
-        z: (N, D) codes, D >= 2.
-        y: (N,) labels.
-        prior: (M, D) samples of the prior, 100,000 or more for smooth contours.
-        title: above the map.
+        named: (R, K, C, H, W) in [0, 1] each, by name, all of one shape.
+        title: above all.
     """
-    points, samples = z[:, :2].cpu().numpy(), prior[:, :2].cpu().numpy()
-    reach = 1.05 * max(np.quantile(np.abs(points), 0.999), np.quantile(np.abs(samples), 0.9999))
-    figure, axes = _map(points, y.cpu().numpy(), reach, title)
-    _contours(axes, samples)
-    axes.set_xlabel("$z_1$", color=INK)
-    axes.set_ylabel("$z_2$", color=INK)
+    across = min(5, len(named))
+    down = -(-len(named) // across)
+    r, k = next(iter(named.values())).shape[:2]
+    tile = 0.4 if len(named) == 1 else 0.22  # inches
+    size = (max(4.0, across * k * tile), down * (r * tile + 0.3) + 0.4)
+    figure = Figure(figsize=size, layout="constrained", dpi=150)
+    for place, (name, rows) in enumerate(named.items()):
+        axes = figure.add_subplot(down, across, place + 1)
+        _show(axes, rows)
+        axes.set_title(name, color=INK, fontsize=9)
+    figure.suptitle(title, color=INK, fontsize=11, wrap=True)
+    return figure
+
+
+def latent_maps(maps: Sequence[Map]) -> Figure:
+    """Codes colored by label over the contours of their prior, a panel for each map, on common axes.
+
+    The contours hold 50, 90 and 99 % of the prior. They are measured on its samples, so that a prior need
+    not know its density. A single map of three dimensions is shown in space and along each axis; of more,
+    the first two are shown.
+    """
+    spatial = len(maps) == 1 and maps[0].z.shape[1] == 3
+    pairs = ((0, 1), (0, 2), (1, 2)) if spatial else ((0, 1),)
+    panels = [(one, pair) for one in maps for pair in pairs]
+    reach = max(_reach(one) for one in maps)
+    count = len(panels) + spatial
+    across = 1 if count == 1 else 2 if count in (2, 4) else 3
+    down = -(-count // across)
+    figure = Figure(figsize=(5.2 * across + 1.4, 5.4 * down + 0.2), layout="constrained", dpi=120)
+    for place, (one, pair) in enumerate(panels):
+        axes = figure.add_subplot(down, across, place + 1)
+        points, samples = (values[:, list(pair)].cpu().numpy() for values in (one.z, one.prior))
+        _scatter(axes, points, one.y.cpu().numpy(), reach)
+        _contours(axes, samples)
+        axes.set_xlabel(f"$z_{pair[0] + 1}$", color=INK)
+        axes.set_ylabel(f"$z_{pair[1] + 1}$", color=INK)
+        if not spatial:
+            axes.set_title(one.title, color=INK, fontsize=11)
+    if spatial:
+        _in_space(figure, (down, across, count), maps[0].z, maps[0].y, reach)
+        figure.suptitle(maps[0].title, color=INK, fontsize=11)
+    _legend(figure, torch.cat([one.y for one in maps]))
     return figure
 
 
@@ -72,38 +110,80 @@ def representation(points: Tensor, y: Tensor, heads: Tensor, title: str) -> Figu
     """Points colored by label, and the heads of their clusters, numbered.
 
     Args:
-        points: (N, 2).
+        points: (N, 2) or (N, 3).
         y: (N,) labels.
-        heads: (K, 2).
+        heads: (K, 2) or (K, 3).
         title: above the map.
     """
     places, centers = points.cpu().numpy(), heads.cpu().numpy()
     reach = 1.05 * max(np.quantile(np.abs(places), 0.999), np.abs(centers).max())
-    figure, axes = _map(places, y.cpu().numpy(), reach, title)
+    figure = Figure(figsize=(6.6, 5.6), layout="constrained", dpi=120)
+    if points.shape[1] == 3:
+        axes = _in_space(figure, (1, 1, 1), points, y, reach)
+    else:
+        axes = figure.add_subplot()
+        _scatter(axes, places, y.cpu().numpy(), reach)
+    axes.set_title(title, color=INK, fontsize=11)
     for k, center in enumerate(centers):
-        axes.annotate(
-            str(k), center, ha="center", va="center", fontsize=9, color="white",
+        axes.text(
+            *center, str(k), ha="center", va="center", fontsize=9, color="white",
             bbox={"boxstyle": "circle,pad=0.25", "facecolor": INK, "edgecolor": "white"},
         )  # fmt: skip
+    _legend(figure, y)
     return figure
 
 
-def _map(
-    points: NDArray[np.float32], labels: NDArray[np.int64], reach: float, title: str
-) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6.6, 5.6), layout="constrained", dpi=120)
-    axes = figure.add_subplot()
+def _show(axes: Axes, rows: Tensor) -> None:
+    """(R, K, C, H, W) as one image with gaps of a pixel."""
+    r, k, c, h, w = rows.shape
+    canvas = np.ones((r * (h + GAP) + GAP, k * (w + GAP) + GAP, c))
+    tiles = rows.clamp(0, 1).permute(0, 1, 3, 4, 2).cpu().numpy()
+    for i in range(r):
+        for j in range(k):
+            top, left = GAP + i * (h + GAP), GAP + j * (w + GAP)
+            canvas[top : top + h, left : left + w] = tiles[i, j]
+    axes.imshow(canvas.squeeze(2) if c == 1 else canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.tick_params(length=0, colors=INK, labelsize=9)
+    axes.spines[:].set_visible(False)
+
+
+def _reach(one: Map) -> float:
+    """Half the length of axes that hold (nearly) all codes and all of the prior."""
+    z, prior = (values.abs().cpu().numpy() for values in (one.z, one.prior))
+    return float(1.05 * max(np.quantile(z, 0.999), np.quantile(prior, 0.9999)))
+
+
+def _scatter(axes: Axes, points: NDArray[np.float32], labels: NDArray[np.int64], reach: float) -> None:
     # in the order of the split, so that no class covers the others
-    colors = np.array(PALETTE)[labels % len(PALETTE)]
-    axes.scatter(points[:, 0], points[:, 1], s=4, alpha=0.7, linewidths=0, c=colors)
-    for k in np.unique(labels):
-        axes.scatter([], [], color=PALETTE[k % len(PALETTE)], label=str(k))
+    axes.scatter(points[:, 0], points[:, 1], s=4, alpha=0.7, linewidths=0, c=_colors(labels))
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
-    axes.set_title(title, color=INK, fontsize=11)
     axes.tick_params(colors=INK, labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right center", title="label", frameon=False)
-    return figure, axes
+
+
+def _in_space(figure: Figure, place: tuple[int, int, int], points: Tensor, y: Tensor, reach: float) -> Axes3D:
+    axes = figure.add_subplot(*place, projection="3d")
+    assert isinstance(axes, Axes3D)
+    x1, x2, x3 = points.cpu().numpy().T
+    axes.scatter(x1, x2, x3, s=3, alpha=0.5, linewidths=0, c=_colors(y.cpu().numpy()), depthshade=False)
+    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), zlim=(-reach, reach))
+    axes.set_box_aspect((1, 1, 1), zoom=0.95)
+    axes.tick_params(colors=INK, labelsize=8)
+    return axes
+
+
+def _colors(labels: NDArray[np.int64]) -> NDArray[np.str_]:
+    return np.array(PALETTE)[labels % len(PALETTE)]
+
+
+def _legend(figure: Figure, y: Tensor) -> None:
+    dots = [
+        Line2D([], [], linestyle="", marker="o", color=PALETTE[k % len(PALETTE)], label=str(k))
+        for k in y.unique().tolist()
+    ]
+    figure.legend(handles=dots, loc="outside right center", title="label", frameon=False)
 
 
 def _contours(axes: Axes, samples: NDArray[np.float32]) -> None:

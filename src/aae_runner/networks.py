@@ -151,3 +151,12 @@ def batch_norm_layer(size: int, *, pictures: bool = False) -> nn.Module:
         pictures: normalize (B, size, H, W) instead of (B, size).
     """
     return (nn.BatchNorm2d if pictures else nn.BatchNorm1d)(size, momentum=0.0)
+
+
+def initialize(module: nn.Module, std: float) -> None:
+    """Draws the weights of linear and convolutional layers from N(0, std²); biases become 0 (Appendix A)."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

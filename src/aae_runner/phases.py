@@ -248,7 +248,7 @@ class ELBO(Phase):
             raise ConfigError(f"the head {head} must be Gaussian and have a prior.")
         self.head, self.prior, self.likelihood = head, priors[head], likelihood
         name = type(self.prior).__name__
-        if type(self.prior).log_density is Prior.log_density:
+        if not self.prior.has_density:
             raise ConfigError(f"the prior {name} has no density to measure a divergence from.")
         if self.prior.bounded:
             raise ConfigError(

@@ -169,7 +169,4 @@ def _log_density(z: Tensor, prior: Prior) -> Tensor:
 
 def _floor(samples: Tensor, prior: Prior) -> float | None:
     """The 1 % quantile of log p(z) under p; None for a prior whose density is not known."""
-    try:
-        return float(_log_density(samples, prior).quantile(0.01))
-    except NotImplementedError:
-        return None
+    return float(_log_density(samples, prior).quantile(0.01)) if prior.has_density else None

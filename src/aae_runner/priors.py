@@ -1,7 +1,8 @@
 """Priors p(z) and p(y): what the codes are pushed towards.
 
 A prior is built with the size of its head (None where the head leaves it to the prior) and has
-`dimension`, `sample(n, labels=None)` and, where it has one, `log_density(z)`. Its buffers carry its device.
+`dimension`, `sample(n, labels=None)` and, where it has them, `log_density(z, labels=None)` and a `manifold`
+of places to decode. Its buffers carry its device.
 """
 
 import math
@@ -39,13 +40,34 @@ class Prior(nn.Module):
         """n samples, (n, dimension); with labels (n,) each is drawn from its label's part of the prior."""
         raise NotImplementedError
 
-    def log_density(self, z: Tensor) -> Tensor:
-        """log p(z) in nats, (N,), of points z (N, dimension).
+    def log_density(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """log p(z) in nats, (N,), of points z (N, dimension); with labels (N,) of each label's part.
 
         Raises:
             NotImplementedError: the prior has no density, or none that is known.
         """
         raise NotImplementedError
+
+    @property
+    def has_density(self) -> bool:
+        """Whether `log_density` is known."""
+        return type(self).log_density is not Prior.log_density
+
+    def manifold(self, rows: int, columns: int) -> dict[str, Tensor]:
+        """Where to decode so that all of the prior is seen, evenly in its mass (Figs. 2e and 4).
+
+        Returns:
+            Codes (rows, columns, dimension) by title; nothing, where the prior has no percentiles.
+        """
+        return {}
+
+    def _plane(self, rows: int, columns: int) -> Tensor:
+        """Percentiles (rows, columns, dimension): the first rises to the right, the second upwards."""
+        middle = torch.full((rows, columns, self.dimension), 0.5, device=self.origin.device)
+        right, up = ((torch.arange(k, device=middle.device) + 0.5) / k for k in (columns, rows))
+        axes = torch.stack(torch.meshgrid(up.flip(0), right, indexing="ij")[::-1], dim=2)
+        middle[..., :2] = axes[..., : self.dimension]
+        return middle
 
 
 class Gaussian(Prior):
@@ -64,9 +86,16 @@ class Gaussian(Prior):
         """See `Prior.sample`."""
         return self.std * torch.randn(n, self.dimension, device=self.origin.device)
 
-    def log_density(self, z: Tensor) -> Tensor:
+    def log_density(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """See `Prior.log_density`."""
         return _log_normal(z, self.std).sum(1)
+
+    def manifold(self, rows: int, columns: int) -> dict[str, Tensor]:
+        """See `Prior.manifold`: the first two dimensions, the others at their median."""
+        return {
+            "percentiles of the first two dimensions": self.std
+            * torch.special.ndtri(self._plane(rows, columns))
+        }
 
 
 class Uniform(Prior):
@@ -87,11 +116,15 @@ class Uniform(Prior):
         """See `Prior.sample`."""
         return self.half_width * (2 * torch.rand(n, self.dimension, device=self.origin.device) - 1)
 
-    def log_density(self, z: Tensor) -> Tensor:
+    def log_density(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """See `Prior.log_density`; -inf outside the box."""
         inside = (z.abs() <= self.half_width).all(1)
         level = -self.dimension * math.log(2 * self.half_width)
         return torch.full_like(z[:, 0], level).masked_fill(~inside, -math.inf)
+
+    def manifold(self, rows: int, columns: int) -> dict[str, Tensor]:
+        """See `Prior.manifold`: the first two dimensions, the others at their median."""
+        return {"the first two dimensions": self.half_width * (2 * self._plane(rows, columns) - 1)}
 
 
 class GaussianMixture(Prior):
@@ -126,20 +159,37 @@ class GaussianMixture(Prior):
         """See `Prior.sample`; labels lie in 0 .. components - 1."""
         device = self.origin.device
         k = labels if labels is not None else torch.randint(self.components, (n,), device=device)
-        along, across = (torch.randn(n, 2, device=device) * self.stds).unbind(1)
-        radius, angle = self.radius + along, k * (2 * math.pi / self.components)
-        cos, sin = angle.cos(), angle.sin()
-        return torch.stack([radius * cos - across * sin, radius * sin + across * cos], dim=1)  # (n, 2)
+        return self._turned(torch.randn(n, 2, device=device) * self.stds, k)
 
-    def log_density(self, z: Tensor) -> Tensor:
+    def log_density(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """See `Prior.log_density`."""
-        angle = torch.arange(self.components, device=z.device) * (2 * math.pi / self.components)
-        cos, sin = angle.cos(), angle.sin()
+        cos, sin = self._directions(torch.arange(self.components, device=z.device))
         x, y = z[:, :1], z[:, 1:]
         # each point in the axes of each component, (N, components)
         along, across = x * cos + y * sin - self.radius, y * cos - x * sin
         log_densities = _log_normal(along, float(self.stds[0])) + _log_normal(across, float(self.stds[1]))
+        if labels is not None:
+            return log_densities.gather(1, labels.unsqueeze(1)).squeeze(1)
         return log_densities.logsumexp(1) - math.log(self.components)
+
+    def manifold(self, rows: int, columns: int) -> dict[str, Tensor]:
+        """See `Prior.manifold`: each component on the percentiles of its own axes, the long one across."""
+        axes = (torch.special.ndtri(self._plane(rows, columns)) * self.stds).flatten(0, 1)
+        parts = {}
+        for k in range(self.components):
+            turned = self._turned(axes, torch.full((len(axes),), k, device=axes.device))
+            parts[f"component {k}"] = turned.unflatten(0, (rows, columns))
+        return parts
+
+    def _turned(self, axes: Tensor, k: Tensor) -> Tensor:
+        """Places (n, 2) in the axes of components k (n,), relative to their means, -> z (n, 2)."""
+        cos, sin = self._directions(k)
+        along, across = axes[:, 0] + self.radius, axes[:, 1]
+        return torch.stack([along * cos - across * sin, along * sin + across * cos], dim=1)
+
+    def _directions(self, k: Tensor) -> tuple[Tensor, Tensor]:
+        angle = k * (2 * math.pi / self.components)
+        return angle.cos(), angle.sin()
 
 
 class SwissRoll(Prior):
@@ -180,13 +230,24 @@ class SwissRoll(Prior):
             u = (labels + u) / self.segments
         return self.point(u) + self.std * torch.randn(n, 2, device=device)
 
-    def log_density(self, z: Tensor) -> Tensor:
+    def log_density(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """See `Prior.log_density`; the integral over u becomes a mean over `PLACES` places."""
-        centers = self.point((torch.arange(PLACES, device=z.device) + 0.5) / PLACES)
+        u = (torch.arange(PLACES, device=z.device) + 0.5) / PLACES
         # by differences: lengths and products would lose digits
-        distances = torch.cdist(z, centers.to(z), compute_mode="donot_use_mm_for_euclid_dist")  # (N, PLACES)
+        distances = torch.cdist(
+            z, self.point(u).to(z), compute_mode="donot_use_mm_for_euclid_dist"
+        )  # (N, PLACES)
         exponents = -0.5 * (distances / self.std).square()
-        return exponents.logsumexp(1) - math.log(PLACES * 2 * math.pi * self.std**2)
+        parts = 1
+        if labels is not None:
+            segment, parts = (u * self.segments).long(), self.segments
+            exponents = exponents.masked_fill(segment != labels.unsqueeze(1), -math.inf)
+        return exponents.logsumexp(1) - math.log(PLACES / parts * 2 * math.pi * self.std**2)
+
+    def manifold(self, rows: int, columns: int) -> dict[str, Tensor]:
+        """See `Prior.manifold`: one walk along the roll, row by row."""
+        u = (torch.arange(rows * columns, device=self.origin.device) + 0.5) / (rows * columns)
+        return {"along the roll, row by row": self.point(u).unflatten(0, (rows, columns))}
 
 
 class Categorical(Prior):

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from aae_runner.errors import AAEError
+from aae_runner.errors import AAEError, ConfigError
 
 
 class _Version(argparse.Action):
@@ -28,6 +28,43 @@ def _report(arguments: argparse.Namespace) -> None:
     Console().print(seeds_table(arguments.runs))
 
 
+def _compare(arguments: argparse.Namespace) -> None:
+    names = arguments.names or [_title(run) for run in arguments.runs]
+    if len(arguments.runs) < 2:
+        raise ConfigError("compare: name two runs or more.")
+    if len(names) != len(arguments.runs):
+        raise ConfigError(f"--names: {len(names)} names for {len(arguments.runs)} runs. Give one each.")
+    folders = arguments.config_dir
+    sys.path += [str(folder) for folder in folders]
+
+    from aae_runner.build import Builder
+    from aae_runner.compare import compare
+    from aae_runner.finished import open_run
+
+    build = Builder(arguments.trust, folders)
+    runs = [open_run(folder, build, arguments.data_root) for folder in arguments.runs]
+    compare(runs, names, arguments.output, sampled=arguments.sampled)
+    print(arguments.output)
+
+
+def _of_runs(command: argparse.ArgumentParser) -> None:
+    """What every command takes that opens a run again."""
+    command.add_argument(
+        "--data-root", type=Path, help="where the data lie now (default: where they lay in training)"
+    )
+    command.add_argument(
+        "--config-dir", type=Path, action="append", default=[], help="your folder of yaml and classes"
+    )
+    command.add_argument(
+        "--trust", action="append", default=[], metavar="MODULE", help="a module whose classes a run may name"
+    )
+
+
+def _title(run: Path) -> str:
+    """runs/mnist/vae/0123456789/seed0 -> "vae 0123456789 seed0"."""
+    return " ".join(run.resolve().parts[-3:])
+
+
 def main() -> None:
     """The command `aae`."""
     parser = argparse.ArgumentParser(prog="aae", description="What comes before and after `aae-run`.")
@@ -38,6 +75,23 @@ def main() -> None:
         "runs", type=Path, nargs="?", default=Path("runs"), help="folder of runs (default: runs)"
     )
     report.set_defaults(run=_report)
+    compare = commands.add_parser(
+        "compare", help="the codes of two or more runs, side by side over their priors"
+    )
+    compare.add_argument(
+        "runs", type=Path, nargs="+", help="folders of finished runs, whose z has 2 dimensions"
+    )
+    compare.add_argument(
+        "--names", nargs="+", default=[], help="their titles (default: the ends of their folders)"
+    )
+    compare.add_argument(
+        "--sampled", action="store_true", help="of a Gaussian q(z|x), samples instead of means"
+    )
+    compare.add_argument(
+        "-o", "--output", type=Path, default=Path("compare.png"), help="the picture (default: compare.png)"
+    )
+    _of_runs(compare)
+    compare.set_defaults(run=_compare)
     arguments = parser.parse_args()
     try:
         arguments.run(arguments)

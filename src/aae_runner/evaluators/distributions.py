@@ -11,11 +11,9 @@ from torch import Tensor
 
 from aae_runner import parzen
 from aae_runner.data import derive_seed
-from aae_runner.errors import ConfigError
-from aae_runner.evaluators.snapshot import Evaluator, Every, Findings, Priors, Snapshot, one_of
+from aae_runner.evaluators.snapshot import CHUNK, Evaluator, Every, Findings, Priors, Snapshot, Source, one_of
 from aae_runner.model import Model
 from aae_runner.prior_match import prior_match
-from aae_runner.priors import Categorical
 
 VALIDATION = 1000
 """Validation images on which Parzen's sigma is chosen."""
@@ -75,14 +73,47 @@ class PriorMatch(Evaluator):
         priors: of its heads.
         every: see `Evaluator`.
         head: the head whose codes are compared.
+        sampled: look at samples of a Gaussian q(z|x) instead of its means.
+    """
+
+    def __init__(
+        self, model: Model, priors: Priors, /, *, every: Every, head: str = "style", sampled: bool = False
+    ) -> None:
+        super().__init__(every)
+        self.source = Source(model, priors, head, sampled=sampled)
+
+    def __call__(self, snapshot: Snapshot) -> Findings:
+        """Each measure and its `..._reference`, see `prior_match`; of samples, as `sampled_...`."""
+        found = prior_match(self.source.codes(snapshot), self.source.prior)
+        return {f"{self.source.prefix}{name}": value for name, value in found.items()}
+
+
+class OwnPart(Evaluator):
+    """Share of codes that lie nearest their own label's part of the prior (Section 2.3, Fig. 4).
+
+    The nearest part is the one under which the code is most probable: a component of the mixture, a segment
+    of the Swiss roll. A prior without parts, or without a density, has no share.
+
+    Args:
+        model: what will be looked at.
+        priors: of its heads.
+        every: see `Evaluator`.
+        head: the head whose codes are compared.
     """
 
     def __init__(self, model: Model, priors: Priors, /, *, every: Every, head: str = "style") -> None:
         super().__init__(every)
-        self.head = one_of(priors, one_of(model.heads, head, "head"), "prior of the head")
-        if isinstance(priors[head], Categorical):
-            raise ConfigError(f"the prior of {head} is categorical, and a continuous one is needed.")
+        self.source = Source(model, priors, head)
 
     def __call__(self, snapshot: Snapshot) -> Findings:
-        """Each measure and its `..._reference`: see `prior_match`."""
-        return {**prior_match(snapshot.values[self.head], snapshot.priors[self.head])}
+        """`own_part_rate`, or nothing."""
+        prior = self.source.prior
+        if prior.parts is None or not prior.has_density:
+            return {}
+        right = 0
+        for z, y in zip(
+            self.source.codes(snapshot).split(CHUNK), snapshot.images.y.split(CHUNK), strict=True
+        ):
+            under = [prior.log_density(z, torch.full_like(y, k)) for k in range(prior.parts)]
+            right += int((torch.stack(under, dim=1).argmax(1) == y).sum())
+        return {"own_part_rate": right / len(snapshot.images)}

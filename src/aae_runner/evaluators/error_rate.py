@@ -3,8 +3,17 @@
 import torch
 from torch import Tensor
 
-from aae_runner.data import Images, normalize
-from aae_runner.evaluators.snapshot import CHUNK, Evaluator, Every, Findings, Priors, Snapshot, one_of
+from aae_runner.data import Images
+from aae_runner.evaluators.snapshot import (
+    CHUNK,
+    Evaluator,
+    Every,
+    Findings,
+    Priors,
+    Snapshot,
+    nearest,
+    one_of,
+)
 from aae_runner.model import Model
 
 
@@ -42,8 +51,5 @@ def error_rate(logits: Tensor, y: Tensor) -> float:
 
 def nearest_neighbor_error(images: Images, labelled: Images) -> float:
     """Error of giving each image the label of the nearest labelled image, by Euclidean distance of pixels."""
-    known = normalize(labelled.x).flatten(1)
-    # |a - b|² = |a|² - 2ab + |b|²; |a|² is the same for all b
-    lengths = known.square().sum(1)
-    nearest = torch.cat([(lengths - 2 * x.flatten(1) @ known.T).argmin(1) for x, _ in images.batches(CHUNK)])
-    return float((labelled.y[nearest] != images.y).double().mean())
+    found = torch.cat([nearest(x, labelled) for x, _ in images.batches(CHUNK)])
+    return float((labelled.y[found] != images.y).double().mean())

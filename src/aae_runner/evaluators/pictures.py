@@ -11,7 +11,17 @@ from torch.nn import functional as F
 from aae_runner import losses
 from aae_runner.data import normalize
 from aae_runner.errors import ConfigError
-from aae_runner.evaluators.snapshot import CHUNK, Evaluator, Every, Findings, Priors, Snapshot, one_of
+from aae_runner.evaluators.snapshot import (
+    CHUNK,
+    Evaluator,
+    Every,
+    Findings,
+    Priors,
+    Snapshot,
+    Source,
+    nearest,
+    one_of,
+)
 from aae_runner.latents import ClusterHeads
 from aae_runner.model import Model
 
@@ -53,14 +63,17 @@ class Reconstructions(Evaluator):
 
 
 class Samples(Evaluator):
-    """Decoded samples of the priors.
+    """Decoded samples of the priors, beside training images (Fig. 5).
+
+    At the right of each row stands the training image nearest to the row's last sample: a model that only
+    remembers would show the same picture twice.
 
     Args:
         model: what will be looked at.
         priors: of its heads.
         every: see `Evaluator`.
         rows: rows of pictures.
-        columns: pictures in a row.
+        columns: samples in a row.
     """
 
     def __init__(
@@ -86,8 +99,59 @@ class Samples(Evaluator):
         decoded = snapshot.model.decode(
             {name: snapshot.priors[name].sample(n) for name in snapshot.model.heads}
         )
-        table = decoded.unflatten(0, (self.rows, self.columns))
-        return {"samples": figures.pictures(table, "Decoded samples of the prior")}
+        samples = decoded.unflatten(0, (self.rows, self.columns))
+        train = snapshot.data.train
+        neighbors = normalize(train.x[nearest(samples[:, -1], train)]).unsqueeze(1)
+        title = "Decoded samples of the prior; right: the training image nearest to the last of its row"
+        names = [""] * (self.columns - 1) + ["last", "nearest"]
+        return {"samples": figures.pictures(torch.cat([samples, neighbors], dim=1), title, names)}
+
+
+class Manifold(Evaluator):
+    """The decoder at evenly spaced percentiles of a prior (Fig. 2e), along its parts (Figs. 4b and 4d).
+
+    Nothing is drawn for a prior that knows no percentiles.
+
+    Args:
+        model: what will be looked at; it must have no head but this one.
+        priors: of its heads.
+        every: see `Evaluator`.
+        rows: rows of pictures.
+        columns: pictures in a row.
+        tables: of a prior with parts, how many of them are shown, the first; null: all.
+        head: the head whose prior is followed.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        priors: Priors,
+        /,
+        *,
+        every: Every,
+        rows: Annotated[int, Ge(1)] = 16,
+        columns: Annotated[int, Ge(1)] = 16,
+        tables: Annotated[int, Ge(1)] | None = None,
+        head: str = "style",
+    ) -> None:
+        super().__init__(every)
+        self.source = Source(model, priors, head)
+        if len(model.heads) > 1:
+            raise ConfigError(f"it follows {head} alone, but the decoder sees {', '.join(model.heads)}.")
+        self.rows, self.columns, self.tables = rows, columns, tables
+
+    def __call__(self, snapshot: Snapshot) -> Findings:
+        """The figure `manifold`, or nothing."""
+        from aae_runner import figures
+
+        places = list(self.source.prior.manifold(self.rows, self.columns).items())[: self.tables]
+        decoded = {
+            name: snapshot.model.decode({self.source.head: z.flatten(0, 1)}).unflatten(0, z.shape[:2])
+            for name, z in places
+        }
+        if not decoded:
+            return {}
+        return {"manifold": figures.tables(decoded, "The decoder over the percentiles of the prior")}
 
 
 class StyleGrid(Evaluator):
@@ -143,33 +207,34 @@ class LatentMap(Evaluator):
         model: what will be looked at.
         priors: of its heads.
         every: see `Evaluator`.
-        head: the head whose codes are shown, in their first two dimensions.
+        head: the head whose codes are shown; of more than three dimensions, the first two.
+        sampled: look at samples of a Gaussian q(z|x) instead of its means.
     """
 
-    def __init__(self, model: Model, priors: Priors, /, *, every: Every, head: str = "style") -> None:
+    def __init__(
+        self, model: Model, priors: Priors, /, *, every: Every, head: str = "style", sampled: bool = False
+    ) -> None:
         super().__init__(every)
-        self.head = one_of(priors, one_of(model.heads, head, "head"), "prior of the head")
-        if priors[head].dimension < 2:
+        self.source = Source(model, priors, head, sampled=sampled)
+        if self.source.prior.dimension < 2:
             raise ConfigError("a latent map needs a head of two dimensions or more.")
 
     def __call__(self, snapshot: Snapshot) -> Findings:
-        """The figure `latent_map`."""
+        """The figure `latent_map`, or `sampled_latent_map`."""
         from aae_runner import figures
 
-        z = snapshot.values[self.head]
-        title = f"Codes of the {snapshot.split} images; lines hold 50, 90, 99 % of the prior"
-        if z.shape[1] > 2:
-            title = (
-                f"Codes of the {snapshot.split} images, first 2 of {z.shape[1]} dimensions, over the prior"
-            )
-        samples = snapshot.priors[self.head].sample(200_000)
-        return {"latent_map": figures.latent_map(z, snapshot.images.y, samples, title)}
+        z = self.source.codes(snapshot)
+        shown = f", first 2 of {z.shape[1]} dimensions" if z.shape[1] > 3 else ""
+        called = self.source.called(snapshot.split)
+        title = f"{called[0].upper()}{called[1:]}{shown}; lines hold 50, 90, 99 % of the prior"
+        one = figures.Map(title, z, snapshot.images.y, self.source.prior.sample(200_000))
+        return {f"{self.source.prefix}latent_map": figures.latent_maps([one])}
 
 
 class Representation(Evaluator):
     """W_C y + z of all images, colored by label, with the heads of the clusters (Fig. 11).
 
-    More than two dimensions are mapped linearly onto the plane, so that the heads lie on a circle.
+    More than three dimensions are mapped linearly onto the plane, so that the heads lie on a circle.
 
     Args:
         model: what will be looked at; its join must be `ClusterHeads`.
@@ -188,7 +253,7 @@ class Representation(Evaluator):
         from aae_runner import figures
 
         points, heads = self.join(snapshot.values), self.join.heads
-        if self.join.size > 2:
+        if self.join.size > 3:
             angle = torch.arange(len(heads), device=heads.device) * (2 * math.pi / len(heads))
             circle = torch.stack([angle.cos(), angle.sin()], dim=1)
             plane = torch.linalg.lstsq(heads, circle, driver="gelsd" if heads.is_cpu else None).solution

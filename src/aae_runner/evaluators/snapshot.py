@@ -1,5 +1,6 @@
 """A model at a moment of its training, and what looks at it."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,9 +12,9 @@ from torch import Tensor
 
 from aae_runner.data import Data, Images
 from aae_runner.errors import ConfigError
-from aae_runner.latents import Codes
+from aae_runner.latents import Codes, Gaussian
 from aae_runner.model import Model
-from aae_runner.priors import Prior
+from aae_runner.priors import Categorical, Prior
 
 if TYPE_CHECKING:  # matplotlib is slow to import, and the first figure is drawn long after the start
     from matplotlib.figure import Figure
@@ -91,3 +92,58 @@ def one_of(known: Iterable[str], name: str, what: str) -> str:
     if name not in known:
         raise ConfigError(f"there is no {what} {name}.")
     return name
+
+
+def nearest(x: Tensor, known: Images) -> Tensor:
+    """For each of the images x (N, C, H, W) in [0, 1] the index (N,) of the nearest known one, by pixels."""
+    best = x.new_full((len(x),), math.inf)
+    index = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    start = 0
+    for others, _ in known.batches(10 * CHUNK):
+        flat = others.flatten(1)
+        # |a - b|² = |a|² - 2ab + |b|²; |a|² is the same for all b
+        distance, place = (flat.square().sum(1) - 2 * x.flatten(1) @ flat.T).min(1)
+        index = torch.where(distance < best, start + place, index)
+        best = torch.minimum(distance, best)
+        start += len(flat)
+    return index
+
+
+class Source:
+    """The codes that an evaluator looks at: those of one head, whose prior is not categorical.
+
+    Args:
+        model: whose head it is.
+        priors: of its heads.
+        head: the name of the head.
+        sampled: samples of a Gaussian q(z|x), instead of its means.
+
+    Raises:
+        ConfigError: there is no such head or prior, or samples are asked of a head that is not Gaussian.
+    """
+
+    def __init__(self, model: Model, priors: Priors, head: str, *, sampled: bool = False) -> None:
+        self.head = one_of(priors, one_of(model.heads, head, "head"), "prior of the head")
+        self.prior = priors[head]
+        if isinstance(self.prior, Categorical):
+            raise ConfigError(f"the prior of {head} is categorical, and a continuous one is needed.")
+        gaussian = model.heads[head]
+        self.gaussian = gaussian if isinstance(gaussian, Gaussian) else None
+        if sampled and self.gaussian is None:
+            raise ConfigError(
+                f"sampled=true: the head {head} is not Gaussian, so it has no samples beside its codes."
+            )
+        self.sampled = sampled
+        self.prefix = "sampled_" if sampled else ""
+        """Of the names of what is found."""
+
+    def codes(self, snapshot: Snapshot) -> Tensor:
+        """(N, size), of all images of the split."""
+        if self.sampled and self.gaussian is not None:
+            return self.gaussian.sample(snapshot.parameters[self.head])
+        return snapshot.values[self.head]
+
+    def called(self, split: str) -> str:
+        """What they are, for a title."""
+        kind = "samples of q(z|x)" if self.sampled else "means of q(z|x)" if self.gaussian else "codes"
+        return f"{kind}, {split} images"
