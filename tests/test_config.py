@@ -70,6 +70,33 @@ def test_every_recipe_belongs_to_a_combination_that_exists(recipe: str) -> None:
     assert recipe in {"_".join(combination) for combination in combinations}
 
 
+EXPERIMENTS = choices("experiment")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_is_built(name: str) -> None:
+    config = composed(f"experiment={name}")
+    assert config.runs != ""
+    with torch.device("meta"):  # shapes without memory
+        build_parts(config, Builder())
+
+
+@pytest.mark.parametrize("paper", [name for name in EXPERIMENTS if name.startswith("paper_")])
+def test_beside_each_experiment_of_the_paper_stands_a_quick_one_of_the_same_kind(paper: str) -> None:
+    quick = composed(f"experiment={paper.replace('paper_', 'quick_')}")
+    original = composed(f"experiment={paper}")
+    assert quick.reference == original.reference
+    assert quick.phases == original.phases
+    assert (quick.data["_target_"], quick.data["labels"]) == (
+        original.data["_target_"],
+        original.data["labels"],
+    )
+    assert [prior["_target_"] for prior in quick.priors.values()] == [
+        prior["_target_"] for prior in original.priors.values()
+    ]
+    assert quick.schedule.epochs < original.schedule.epochs
+
+
 WRONG = {
     "variant=semi_supervise": ["variant=semi_supervise", "Did you mean semi_supervised?"],
     "data.label=100": ["data.label ", "Did you mean labels?"],

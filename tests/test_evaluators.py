@@ -1,13 +1,21 @@
 """Metrics against definitions, and figures against what they must show."""
 
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
 import torch
 from conftest import experiment
 from matplotlib.figure import Figure
+from scipy import stats
 from sklearn.neighbors import KNeighborsClassifier
 
 from aae_runner.data import Images
-from aae_runner.evaluators import error_rate, nearest_neighbor_error
-from aae_runner.figures import pictures
+from aae_runner.errors import ConfigError
+from aae_runner.evaluators import Snapshot, Source, error_rate, nearest_neighbor_error, own_part_rate
+from aae_runner.figures import Map, latent_maps, pictures, representation, tables
+from aae_runner.priors import GaussianMixture, SwissRoll
 
 
 def test_the_error_rate_counts_wrong_arguments_of_the_maximum() -> None:
@@ -38,10 +46,11 @@ def test_each_variant_finds_its_figures_and_metrics_on_the_test_split() -> None:
         for variant in ("basic", "semi_supervised")
     }
     basic = {"reconstruction_error", "reconstructions", "samples", "latent_map"}
+    more = {"manifold", "linear_probe_accuracy", "knn_probe_accuracy"}
     likelihood = {"log_likelihood", "log_likelihood_standard_error", "parzen_sigma"}
     measures = {"coverage", "mass_error", "outside", "sliced_wasserstein", "squared_mmd"}
     match = measures | {f"{name}_reference" for name in measures}
-    assert set(found["basic"]) == basic | likelihood | match
+    assert set(found["basic"]) == basic | more | likelihood | match
     more = {"error_rate", "nearest_neighbor_error_rate", "style_grid"}
     assert set(found["semi_supervised"]) == basic | more
     assert all(isinstance(value, float | Figure) for one in found.values() for value in one.values())
@@ -80,3 +89,90 @@ def test_color_pictures_stay_in_color() -> None:
 def test_images_come_back_in_order_and_scaled() -> None:
     images = Images(torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1) * 25, torch.zeros(10).long())
     assert torch.equal(torch.cat([x for x, _ in images.batches(3)]).flatten() * 255, torch.arange(10.0) * 25)
+
+
+def test_own_part_rate_of_mixture_samples_is_that_of_the_angle_between_components() -> None:
+    torch.manual_seed(0)
+    prior = GaussianMixture(None, components=10, radius=9.0, radial_std=0.6, tangential_std=0.6)
+    y = torch.arange(100_000) % 10
+    z = prior.sample(len(y), y)
+    # round components far out: nearly always right, unless z crosses one of two lines at 18 degrees
+    wrong = 2 * stats.norm.sf(9 * math.sin(math.pi / 10) / 0.6)
+    assert abs(own_part_rate(z, y, prior) - (1 - wrong)) < 5e-4
+    assert abs(own_part_rate(z, y.roll(1), prior)) < 1e-3
+    assert abs(own_part_rate(z, y[torch.randperm(len(y))], prior) - 0.1) < 0.005
+
+
+def test_own_part_rate_of_the_roll_without_noise_is_one() -> None:
+    prior = SwissRoll(None, turns=2.25, segments=10, std=0.3)
+    u = (torch.arange(500) + 0.5) / 500
+    assert own_part_rate(prior.point(u), (u * 10).long(), prior) == 1
+
+
+def constructed(folder: Path) -> Path:
+    """Images of 4x4 pixels: the class says which pixel of the first column is lit; the style, two numbers
+    independent of it, how gray the last two columns are: as many numbers as z has."""
+    random = np.random.default_rng(0)
+    for part, n in (("train", 1200), ("test", 500)):
+        y = random.integers(0, 4, n)
+        images = np.zeros((n, 4, 4), dtype=np.uint8)
+        images[np.arange(n), y, 0] = 255
+        images[:, :, 2:] = random.integers(0, 256, (n, 1, 2))
+        np.savez(folder / f"{part}.npz", images=images, labels=y)
+    return folder
+
+
+def test_the_style_of_a_supervised_model_carries_no_label_and_that_of_a_basic_one_does(
+    tmp_path: Path,
+) -> None:
+    where = f"data.root={constructed(tmp_path)}"
+    data = ("data=arrays", where, "data.shape=[1,4,4]", "data.classes=4", "data.labels=all")
+    accuracies: dict[str, list[float]] = {}
+    for variant in ("supervised", "basic"):
+        run = experiment(
+            *data, f"variant={variant}", "heads.style.size=2", "prior=gaussian", "network.encoder.width=64",
+            "network.decoder.width=64", "network.discriminator.width=64", "schedule.batch=50",
+        )  # fmt: skip
+        for step in range(600):
+            run.step(step)
+        found = run.look("test", None)
+        rates = [found["linear_probe_accuracy"], found["knn_probe_accuracy"]]
+        accuracies[variant] = [rate for rate in rates if isinstance(rate, float)]
+    assert max(accuracies["supervised"]) < 0.4  # chance is 0.25
+    assert min(accuracies["basic"]) > 0.8
+
+
+def test_samples_of_q_have_its_own_deviation_and_are_asked_of_a_gaussian_head_alone() -> None:
+    run = experiment("variant=vae")
+    snapshot = Snapshot(run.model.eval(), run.priors, run.data, "test")
+    with torch.no_grad():
+        means = Source(run.model, run.priors, "style").codes(snapshot)
+        sampled = Source(run.model, run.priors, "style", sampled=True).codes(snapshot)
+        std = (0.5 * snapshot.parameters["style"].chunk(2, dim=1)[1]).exp()
+    assert stats.kstest(((sampled - means) / std).flatten().numpy(), "norm").pvalue > 0.001
+    deterministic = experiment("variant=basic")
+    with pytest.raises(ConfigError, match="not Gaussian"):
+        Source(deterministic.model, deterministic.priors, "style", sampled=True)
+
+
+def test_maps_side_by_side_have_common_axes_and_one_legend() -> None:
+    torch.manual_seed(0)
+    maps = [Map(str(s), s * torch.randn(50, 2), torch.arange(50) % 3, torch.randn(5000, 2)) for s in (1, 9)]
+    figure = latent_maps(maps)
+    assert len({axes.get_xlim() for axes in figure.axes} | {axes.get_ylim() for axes in figure.axes}) == 1
+    assert [axes.get_title() for axes in figure.axes] == ["1", "9"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["0", "1", "2"]
+
+
+def test_a_map_of_three_dimensions_shows_each_pair_and_the_space() -> None:
+    torch.manual_seed(0)
+    one = Map("three", torch.randn(50, 3), torch.arange(50) % 3, torch.randn(5000, 3))
+    assert len(latent_maps([one]).axes) == 4
+    assert len(representation(one.z, one.y, torch.randn(3, 3), "heads").axes) == 1
+
+
+def test_tables_stand_five_in_a_row_each_under_its_name() -> None:
+    figure = tables({f"component {k}": torch.rand(2, 3, 1, 4, 4) for k in range(7)}, "walks")
+    assert [axes.get_title() for axes in figure.axes] == [f"component {k}" for k in range(7)]
+    figure.draw_without_rendering()
+    assert len({round(axes.get_position().y1, 3) for axes in figure.axes}) == 2

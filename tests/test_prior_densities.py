@@ -27,11 +27,16 @@ PRIORS: dict[str, Callable[[], Prior]] = {
 STEP = 0.2
 
 
-def masses(prior: Prior, reach: float) -> Tensor:
+def masses(prior: Prior, reach: float, label: int | None = None) -> Tensor:
     """Probability of each square of a grid from -reach to reach, by the midpoint rule."""
     middles = torch.arange(-reach + STEP / 2, reach, STEP)
     points = torch.cartesian_prod(middles, middles)
-    log_density = torch.cat([prior.log_density(part) for part in points.split(1000)])
+    log_density = torch.cat(
+        [
+            prior.log_density(part, None if label is None else torch.full((len(part),), label))
+            for part in points.split(1000)
+        ]
+    )
     return STEP**2 * log_density.double().exp().view(len(middles), len(middles))
 
 
@@ -52,6 +57,33 @@ def test_a_density_integrates_to_one_and_gives_the_frequencies_of_the_samples(na
     few = pooled[1][-1] * n < 5
     found, expected = (t[:-1] if few else t for t in pooled)
     assert stats.chisquare(found, expected / expected.sum() * found.sum()).pvalue > 0.001
+
+
+@pytest.mark.parametrize("name", ["mixture", "swiss roll"])
+def test_the_density_of_a_part_integrates_to_one_and_has_the_mean_and_covariance_of_its_samples(
+    name: str,
+) -> None:
+    torch.manual_seed(0)
+    prior, n, label = PRIORS[name](), 100_000, 7
+    probability = masses(prior, 24.0, label)
+    assert float(probability.sum()) == pytest.approx(1, abs=1e-4)
+    z = prior.sample(n, torch.full((n,), label))
+    middles = torch.arange(-24.0 + STEP / 2, 24.0, STEP).double()
+    places = torch.cartesian_prod(middles, middles)
+    mean = probability.flatten() @ places
+    assert torch.allclose(z.mean(0).double(), mean, atol=5 * float(z.std()) / math.sqrt(n))
+    centered = places - mean
+    covariance = centered.T @ (centered * probability.view(-1, 1))
+    assert torch.allclose(torch.cov(z.T).double(), covariance, atol=0.02 * float(covariance.diag().max()))
+
+
+@pytest.mark.parametrize("name", ["mixture", "swiss roll"])
+def test_the_density_is_the_mean_of_those_of_its_parts(name: str) -> None:
+    torch.manual_seed(0)
+    prior = PRIORS[name]()
+    z = prior.sample(50)
+    parts = torch.stack([prior.log_density(z, torch.full((50,), k)) for k in range(10)])
+    assert torch.allclose(parts.logsumexp(0) - math.log(10), prior.log_density(z), atol=1e-4)
 
 
 def test_a_gaussian_in_ten_dimensions_has_its_closed_form() -> None:

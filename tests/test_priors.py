@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from aae_runner.priors import Categorical, Gaussian, GaussianMixture
+from aae_runner.priors import Categorical, Gaussian, GaussianMixture, SwissRoll, Uniform
 
 N = 200_000
 
@@ -56,3 +56,34 @@ def test_a_categorical_prior_is_one_hot_and_uniform_or_as_labelled() -> None:
     assert stats.chisquare(y.sum(0).numpy()).pvalue > 0.001
     labels = torch.arange(100) % 7
     assert torch.equal(prior.sample(100, labels).argmax(1), labels)
+
+
+def test_a_manifold_divides_the_mass_of_a_gaussian_and_of_a_box_evenly_to_the_right_and_upwards() -> None:
+    right = (torch.arange(6) + 0.5) / 6
+    up = (torch.arange(4).flip(0) + 0.5) / 4
+    (z,) = Gaussian(3, std=5.0).manifold(4, 6).values()
+    percentiles = torch.special.ndtr(z / 5)
+    box = next(iter(Uniform(3, half_width=2.0).manifold(4, 6).values())) / 4 + 0.5
+    for found in (percentiles, box):
+        assert torch.allclose(found[..., 0], right.expand(4, 6), atol=1e-5)
+        assert torch.allclose(found[..., 1], up.view(4, 1).expand(4, 6), atol=1e-5)
+        assert torch.allclose(found[..., 2], torch.tensor(0.5))  # the rest at their median
+
+
+def test_the_manifold_of_the_mixture_follows_the_long_axis_of_each_component() -> None:
+    parts = list(mixture().manifold(3, 5).values())
+    assert len(parts) == 10
+    for k, z in enumerate(parts):
+        angle = 2 * math.pi * k / 10
+        along = z @ torch.tensor([math.cos(angle), math.sin(angle)])
+        across = z @ torch.tensor([-math.sin(angle), math.cos(angle)])
+        right, up = (torch.arange(5) + 0.5) / 5, (torch.arange(3).flip(0) + 0.5) / 3
+        assert torch.allclose(torch.special.ndtr((along - 9) / 3), right.expand(3, 5), atol=1e-4)
+        assert torch.allclose(torch.special.ndtr(across / 0.6), up.view(3, 1).expand(3, 5), atol=1e-4)
+
+
+def test_the_manifold_of_the_roll_walks_outwards_in_equal_steps_of_mass() -> None:
+    (z,) = SwissRoll(None, turns=2.25, segments=10, std=0.3).manifold(8, 23).values()
+    t = z.flatten(0, 1).norm(dim=1)  # the radius is t = 2 pi turns sqrt(u)
+    u = (t / (4.5 * math.pi)).square()
+    assert torch.allclose(u, (torch.arange(184) + 0.5) / 184, atol=1e-4)

@@ -14,6 +14,7 @@ from aae_runner.data import derive_seed
 from aae_runner.evaluators.snapshot import CHUNK, Evaluator, Every, Findings, Priors, Snapshot, Source, one_of
 from aae_runner.model import Model
 from aae_runner.prior_match import prior_match
+from aae_runner.priors import Prior
 
 VALIDATION = 1000
 """Validation images on which Parzen's sigma is chosen."""
@@ -110,10 +111,14 @@ class OwnPart(Evaluator):
         prior = self.source.prior
         if prior.parts is None or not prior.has_density:
             return {}
-        right = 0
-        for z, y in zip(
-            self.source.codes(snapshot).split(CHUNK), snapshot.images.y.split(CHUNK), strict=True
-        ):
-            under = [prior.log_density(z, torch.full_like(y, k)) for k in range(prior.parts)]
-            right += int((torch.stack(under, dim=1).argmax(1) == y).sum())
-        return {"own_part_rate": right / len(snapshot.images)}
+        rate = own_part_rate(self.source.codes(snapshot), snapshot.images.y, prior)
+        return {"own_part_rate": rate}
+
+
+def own_part_rate(z: Tensor, y: Tensor, prior: Prior) -> float:
+    """Share of codes z (N, dimension) that are most probable under the part of their label y (N,)."""
+    right = 0
+    for codes, labels in zip(z.split(CHUNK), y.split(CHUNK), strict=True):
+        under = [prior.log_density(codes, torch.full_like(labels, k)) for k in range(prior.parts or 0)]
+        right += int((torch.stack(under, dim=1).argmax(1) == labels).sum())
+    return right / len(y)

@@ -12,7 +12,8 @@ from aae_runner.model import Model
 class Probe(Evaluator):
     """Accuracy of a linear and of a k-nearest-neighbor classifier on codes, learned on the training split.
 
-    High where z tells classes apart; chance where style and label are (Section 4).
+    High where z tells classes apart; chance where style and label are apart (Section 4). Nothing is found
+    where all images have one label, as unlabelled arrays do.
 
     Args:
         model: what will be looked at.
@@ -39,13 +40,15 @@ class Probe(Evaluator):
         self.images, self.neighbors = images, neighbors
 
     def __call__(self, snapshot: Snapshot) -> Findings:
-        """`linear_probe_accuracy` and `knn_probe_accuracy`, in [0, 1]."""
+        """`linear_probe_accuracy` and `knn_probe_accuracy`, in [0, 1], or nothing."""
         from sklearn.linear_model import LogisticRegression
         from sklearn.neighbors import KNeighborsClassifier
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
         known = snapshot.data.train[: self.images]
+        if len(known.y.unique()) < 2:
+            return {}
         encoded = [snapshot.model.encode(x, y)[self.head].value for x, y in known.batches(CHUNK)]
         z, y = torch.cat(encoded).cpu().numpy(), known.y.cpu().numpy()
         others, truth = snapshot.values[self.head].cpu().numpy(), snapshot.images.y.cpu().numpy()
