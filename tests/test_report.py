@@ -12,13 +12,19 @@ from aae_runner.errors import ConfigError
 from aae_runner.report import seeds_table
 
 
-def test_the_report_gives_mean_and_deviation_over_seeds_in_per_cent(tmp_path: Path) -> None:
+def test_the_report_gives_mean_and_deviation_over_seeds_of_one_length_beside_the_paper(
+    tmp_path: Path,
+) -> None:
+    paper = {"metric": "test/error_rate", "value": 0.019, "deviation": 0.001, "source": "Table 2"}
     for seed, rate in enumerate((0.01, 0.02, 0.03)):
         folder = tmp_path / "digits" / "basic" / "0123456789" / f"seed{seed}"
         folder.mkdir(parents=True)
         results = {
             "test/error_rate": rate,
-            "epochs": 5,
+            "test/coverage": 0.5,
+            "test/coverage_reference": 0.9,
+            "epochs": 5 if seed < 2 else 9,
+            "config": {"reference": paper},
             "data": {"note": ""},
             "environment": {"seconds": 2.0},
         }
@@ -26,7 +32,11 @@ def test_the_report_gives_mean_and_deviation_over_seeds_in_per_cent(tmp_path: Pa
     console = Console(width=200, record=True)
     console.print(seeds_table(tmp_path))
     said = console.export_text()
-    assert "2.00 ± 1.00 %" in said
+    assert "1.50 ± 0.71 %" in said  # of equal lengths
+    assert "3.00 %" in said
+    assert said.count("1.90 ± 0.10 % (Table 2)") == 2
+    assert said.count("0.9 (a fresh prior sample)") == 2
+    assert "coverage_reference" not in said
     assert "digits/basic/0123456789" in said
 
 

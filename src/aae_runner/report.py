@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,33 @@ _NAMES = {
 }
 
 
-def readable(tag: str, value: float) -> str:
-    """Rates are printed as per cent, other numbers with four digits."""
-    return f"{100 * value:.2f} %" if tag.endswith("_rate") else f"{value:.4g}"
+def readable(tag: str, value: float, deviation: float | None = None) -> str:
+    """Rates and accuracies are printed as per cent, other numbers with four digits."""
+    share = tag.endswith(("_rate", "_accuracy"))
+    shown = [f"{100 * one:.2f}" if share else f"{one:.4g}" for one in (value, deviation) if one is not None]
+    return " ± ".join(shown) + (" %" if share else "")
+
+
+def _tags(results: Mapping[str, Any]) -> list[str]:
+    """Of the final metrics that have a line of their own."""
+    return [tag for tag in results if tag.startswith("test/") and not tag.endswith("_reference")]
+
+
+def _beside(tag: str, results: Mapping[str, Any]) -> str:
+    """What a metric is to be compared with: the paper's number, or that of a fresh prior sample."""
+    paper = results["config"]["reference"]
+    if paper is not None and paper["metric"] == tag:
+        return f"{readable(tag, paper['value'], paper['deviation'])} ({paper['source']})"
+    if (fresh := results.get(f"{tag}_reference")) is not None:
+        return f"{readable(tag, fresh)} (a fresh prior sample)"
+    return ""
 
 
 def closing_table(results: Mapping[str, Any], folder: Path) -> Group:
     """The final metrics, where the run is, and how to look at it."""
     table = Table(show_header=False, box=None, padding=(0, 2))
-    for tag, value in results.items():
-        if tag.startswith("test/"):
-            table.add_row(_NAMES.get(tag, tag), readable(tag, value))
-    if (reference := results["config"]["reference"]) is not None:
-        table.add_row(reference["source"], readable(reference["metric"], reference["value"]))
+    for tag in _tags(results):
+        table.add_row(_NAMES.get(tag, tag), readable(tag, results[tag]), _beside(tag, results))
     lines = [f"pictures:    {folder / 'figures'}", f"TensorBoard: tensorboard --logdir {folder}"]
     if note := results["data"]["note"]:
         lines.insert(0, f"Data: {note}.")
@@ -43,35 +57,33 @@ def closing_table(results: Mapping[str, Any], folder: Path) -> Group:
 def seeds_table(runs: Path) -> Table:
     """Every experiment under a folder: each final metric as mean ± standard deviation over its seeds.
 
+    Runs of unequal lengths are told apart. Beside stands the paper's number, or that of a fresh prior sample.
+
     Raises:
         ConfigError: there is no finished run.
     """
-    groups: dict[Path, list[dict[str, Any]]] = defaultdict(list)
+    groups: dict[tuple[Path, int], list[dict[str, Any]]] = defaultdict(list)
     for path in sorted(runs.rglob("results.json")):
         if "~" not in path.parent.name:  # moved aside by resume=false
-            groups[path.parent.parent].append(json.loads(path.read_text(encoding="utf-8")))
+            results = json.loads(path.read_text(encoding="utf-8"))
+            groups[path.parent.parent, results["epochs"]].append(results)
     if not groups:
         raise ConfigError(f"{runs}: holds no finished run. Name the folder given as runs=FOLDER.")
-    table = Table("run", "epochs", "seeds", "seconds", "test metric", "mean ± std", box=SIMPLE_HEAD)
+    names = "run", "epochs", "seeds", "seconds", "test metric", "mean ± std", "to compare with"
+    table = Table(*names, box=SIMPLE_HEAD)
     table.columns[0].overflow = "fold"
-    table.columns[-1].no_wrap = True
-    for folder, group in groups.items():
-        epochs = "/".join(str(epochs) for epochs in sorted({one["epochs"] for one in group}))
+    table.columns[-2].no_wrap = True
+    for (folder, epochs), group in groups.items():
         seconds = statistics.mean(one["environment"]["seconds"] for one in group)
         noted = " *" if group[0]["data"]["note"] else ""
-        head = [f"{folder.relative_to(runs)}{noted}", epochs, str(len(group)), f"{seconds:.0f}"]
-        for tag in (tag for tag in group[0] if tag.startswith("test/")):
+        head = [f"{folder.relative_to(runs)}{noted}", str(epochs), str(len(group)), f"{seconds:.0f}"]
+        for tag in _tags(group[0]):
             values = [one[tag] for one in group if tag in one]
-            table.add_row(*head, tag.removeprefix("test/"), _over_seeds(tag, values))
+            deviation = statistics.stdev(values) if len(values) > 1 else None
+            found = readable(tag, statistics.mean(values), deviation)
+            table.add_row(*head, tag.removeprefix("test/"), found, _beside(tag, group[0]))
             head = [""] * len(head)
         table.add_section()
     if notes := {one["data"]["note"] for group in groups.values() for one in group if one["data"]["note"]}:
         table.caption = "* " + "; ".join(sorted(notes))
     return table
-
-
-def _over_seeds(tag: str, values: Sequence[float]) -> str:
-    mean = readable(tag, statistics.mean(values))
-    if len(values) == 1:
-        return mean
-    return f"{mean.removesuffix(' %')} ± {readable(tag, statistics.stdev(values))}"
