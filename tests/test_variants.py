@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import composed, experiment
 from scipy import integrate, stats
+from torch import nn
 from torch.autograd import gradcheck
 
 from aae_runner import losses
@@ -174,3 +175,21 @@ def test_clustering_reports_its_error_by_three_rules_with_nmi_and_ari() -> None:
     findings = run.look("valid", None)
     rates = {f"cluster_{rule}error_rate" for rule in ("", "majority_", "assignment_")}
     assert rates | {"normalized_mutual_information", "adjusted_rand_index"} <= set(findings)
+
+
+def test_initial_weights_have_the_stated_standard_deviation_and_biases_are_zero() -> None:
+    run = experiment("network.init_std=0.01", "network.encoder.width=400")
+    networks = nn.ModuleList([run.model, *(one.phase for one in run.phases)])
+    linear = [layer for layer in networks.modules() if isinstance(layer, nn.Linear)]
+    weights = torch.cat([layer.weight.detach().flatten() for layer in linear])
+    # the standard deviation of n normal numbers strays by 1 / sqrt(2 n) of itself
+    assert float(weights.std()) == pytest.approx(0.01, rel=5 / math.sqrt(2 * len(weights)))
+    assert not any(layer.bias.any() for layer in linear if layer.bias is not None)
+
+
+def test_the_papers_own_schedule_of_table_2_lowers_its_losses_from_such_small_weights() -> None:
+    run = experiment("experiment=paper_table2_mnist_100", "data=digits", "schedule.batch=50")
+    losses_of = [{tag: float(value) for tag, value in run.step(step).items()} for step in range(60)]
+    assert all(math.isfinite(value) for one in losses_of for value in one.values())
+    (tag,) = (tag for tag in losses_of[0] if tag.endswith("/reconstruction"))
+    assert losses_of[-1][tag] < 0.9 * losses_of[0][tag]
