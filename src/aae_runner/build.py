@@ -17,8 +17,11 @@ from typing import Any
 from aae_runner.config import Component, check, nearest
 from aae_runner.errors import ConfigError
 
-OURS = ("aae_runner", "torch.optim", "torch.nn")
-"""Packages whose classes a config may name without being told to trust them."""
+OURS = (
+    "aae_runner.data", "aae_runner.datasets", "aae_runner.evaluators", "aae_runner.latents",
+    "aae_runner.networks", "aae_runner.phases", "aae_runner.priors", "torch.nn", "torch.optim",
+)  # fmt: skip
+"""Modules whose classes a config may name without being told to trust them; none writes to a disk."""
 
 
 @dataclass(frozen=True)

@@ -1,90 +1,18 @@
-"""States of a run on disk: whole or not at all, checked before they are read."""
+"""Saved states of a run, checked before they are read."""
 
-import contextlib
-import fcntl
 import hashlib
 import io
-import os
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
-from aae_runner.errors import CheckpointError, DiskError, RunInUseError
+from aae_runner.disk import write
+from aae_runner.errors import CheckpointError
 
 MAGIC = b"aae-runner checkpoint 1 "
 KEPT = 2
-
-
-@contextlib.contextmanager
-def written(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name only when it is complete and on the disk.
-
-    Raises:
-        DiskError: it cannot be written; nothing is left under the name but what stood there before.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise DiskError(f"{path}: cannot be written ({error.strerror}). {_free(path.parent)}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _free(folder: Path) -> str:
-    while not folder.exists():
-        folder = folder.parent
-    status = os.statvfs(folder)
-    free = status.f_bavail * status.f_frsize / 2**20
-    return f"{folder} has {free:,.0f} MiB free; choose another place with runs=FOLDER."
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds a run folder; the operating system frees it when the process ends, however it ends.
-
-    Raises:
-        RunInUseError: another process holds it.
-        DiskError: the folder cannot be made.
-    """
-    path = folder / ".lock"
-    while True:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            file = path.open("a+")
-        except OSError as error:
-            raise DiskError(f"{folder}: cannot be used ({error.strerror}). {_free(folder)}") from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                raise RunInUseError(
-                    f"{folder}: process {file.read().strip()} trains in this run folder. Wait for it to "
-                    "end, or choose another place with runs=FOLDER."
-                ) from error
-            # if the folder was moved aside between the opening and the lock, this is another run's file
-            if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                continue
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            yield
-            return
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> None:
@@ -97,10 +25,9 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
     """
     payload = io.BytesIO()
     torch.save(state, payload)
-    content = payload.getbuffer()
-    with written(folder / f"step_{step:09d}.pt") as file:
-        file.write(MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n")
-        file.write(content)
+    content = payload.getvalue()
+    header = MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n"
+    write(folder / f"step_{step:09d}.pt", header + content)
     for old in sorted(folder.glob("step_*.pt"))[:-KEPT]:
         old.unlink()
 

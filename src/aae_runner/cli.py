@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -14,12 +15,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from aae_runner.config import CONF, choices, identity, nearest, settle
+from aae_runner.disk import write
 from aae_runner.errors import AAEError, ConfigError, Interrupted
+from aae_runner.sweep import Outcome, print_outcomes, read_outcomes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,22 +75,50 @@ class _Ended(BaseException):
         self.error = error
 
 
+class SweepStart(Callback):
+    """Remembers in which folder the jobs of a sweep report."""
+
+    folder: Path | None = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Hydra calls it before the first job."""
+        SweepStart.folder = Path(config.hydra.sweep.dir)
+
+
 def job(composed: DictConfig) -> None:
     """One run. What goes wrong in a job of a sweep is told at once; the other jobs go on."""
-    try:
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
         try:
             _run(composed)
-        except SystemExit as error:  # it would end the whole sweep, and silently
-            raise AAEError(f"the job called sys.exit({error.code}).") from error
-    except AAEError as error:
-        if HydraConfig.get().mode != RunMode.MULTIRUN:
+        except AAEError as error:
             raise _Ended(error) from error
-        print(f"aae-run: {' '.join(HydraConfig.get().overrides.task)}: {error}", file=sys.stderr)
-        error.status = 1  # of the sweep
+        return
+    folder, number = Path(HydraConfig.get().sweep.dir), int(HydraConfig.get().job.num)
+    outcome = Outcome(number, " ".join(HydraConfig.get().overrides.task))
+    try:
+        outcome.where = str(_run(composed))
+    except Interrupted as error:
+        outcome.status, outcome.said = error.status, str(error)
         raise
+    except (Exception, SystemExit) as error:
+        known = error if isinstance(error, AAEError) else _unexpected(error)
+        outcome.status, outcome.said = known.status, str(known)
+        outcome.where = str(folder / f"job_{number}.log")
+        write(Path(outcome.where), traceback.format_exc().encode())
+        print(f"aae-run: {outcome.overrides}: {known}", file=sys.stderr)
+        known.status = 1  # of the sweep
+        raise known from error
+    finally:
+        outcome.append_to(folder)
 
 
-def _run(composed: DictConfig) -> None:
+def _unexpected(error: BaseException) -> AAEError:
+    if isinstance(error, SystemExit):  # it would end the whole sweep, and silently
+        return AAEError(f"the job called sys.exit({error.code}).")
+    return AAEError(f"{type(error).__name__}: {error}.")
+
+
+def _run(composed: DictConfig) -> Path:
     config = settle(composed)
     settings = HydraConfig.get()
     folders = [
@@ -109,10 +141,11 @@ def _run(composed: DictConfig) -> None:
         ".hydra/hydra.yaml": OmegaConf.to_yaml(settings),
         ".hydra/overrides.yaml": OmegaConf.to_yaml(settings.overrides.task),
     }
-    run = folder / f"seed{config.seed}"
+    run: Path = folder / f"seed{config.seed}"
     results = train(config, run, Builder(config.trusted, folders), texts)
     with contextlib.suppress(SystemExit):
         console.print(closing_table(results, run))
+    return run
 
 
 def _log_to(console: "Console") -> None:
@@ -168,6 +201,17 @@ def _leave(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
+def _close_sweep(folder: Path) -> None:
+    """Shows how the jobs of a sweep ended; leaves with status 1 where one failed."""
+    outcomes = read_outcomes(folder)
+    with contextlib.suppress(SystemExit):  # a closed pipe
+        print_outcomes(outcomes)
+    if failed := sum(one.status != 0 for one in outcomes):
+        _leave(
+            f"{failed} of {len(outcomes)} jobs failed. The same command runs only what is not finished.", 1
+        )
+
+
 def main() -> None:
     """The command `aae-run`."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing and exiting with 1
@@ -178,12 +222,19 @@ def main() -> None:
     except _Ended as ended:
         _leave(str(ended.error), ended.error.status)
     except AAEError as error:
+        if SweepStart.folder is not None:
+            _close_sweep(SweepStart.folder)
         _leave(str(error), error.status)
     except (HydraException, OmegaConfBaseException) as error:
         _leave(_explain(error), ConfigError.status)
     except Interrupted as error:
+        if SweepStart.folder is not None:
+            print_outcomes(read_outcomes(SweepStart.folder))
         _leave(str(error), error.status)
     except KeyboardInterrupt:
         _leave("interrupted.", 130)
     except BrokenPipeError:  # output piped into `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    else:
+        if SweepStart.folder is not None:
+            _close_sweep(SweepStart.folder)

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from aae_runner import figures
-from aae_runner.checkpoint import written
 from aae_runner.data import derive_seed
+from aae_runner.disk import written
 from aae_runner.errors import ConfigError
 from aae_runner.evaluators import Source
 from aae_runner.finished import Finished

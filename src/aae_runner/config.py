@@ -90,9 +90,13 @@ class Logging:
 
 @dataclass(kw_only=True)
 class Checkpointing:
-    """Minutes between two saved states; one is saved in any case when a run ends or is interrupted."""
+    """Minutes and (null: no matter how many) steps between two saved states.
+
+    One is saved in any case when a run ends or is interrupted.
+    """
 
     minutes: Annotated[float, Gt(0)]
+    steps: Annotated[int, Ge(1)] | None
 
 
 @dataclass(kw_only=True)
@@ -123,6 +127,7 @@ class Config:
     resume: bool
     device: str
     precision: Literal["auto", "highest", "high", "medium"]
+    engine: Literal["auto", "eager", "compile"]
     trusted: list[str]
     reference: Reference | None
     logging: Logging
@@ -130,7 +135,7 @@ class Config:
 
 
 CONSTANT_KEYS = (
-    "seed", "runs", "resume", "device", "trusted", "reference", "logging", "checkpoint",
+    "seed", "runs", "resume", "device", "engine", "trusted", "reference", "logging", "checkpoint",
     "schedule.epochs", "data.download",
 )  # fmt: skip
 """Keys that do not change what a run learns, or only how long: they are no part of its identity."""

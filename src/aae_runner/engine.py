@@ -1,8 +1,10 @@
 """Updates: what one is, and how it is run."""
 
 import contextlib
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,9 @@ from aae_runner.latents import Codes
 Loss = Callable[[Batch, Codes], dict[str, Tensor]]
 """Named terms, each a scalar; the update lowers their sum, and each is a curve of its own."""
 
+
+Compiler = Callable[[Any], Any]
+"""From a function of tensors to one that computes the same."""
 
 EXACT = 1e-6
 """Relative error of a product below which a precision costs no accuracy; TF32 has 3e-4, bfloat16 3e-3."""
@@ -48,6 +53,32 @@ def exact_products() -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(precision)
         torch.backends.cudnn.allow_tf32 = convolutions
+
+
+def compiler(engine: str, device: torch.device) -> Compiler:
+    """How a function of tensors is run: as it is (`eager`), or by torch.compile (`compile`).
+
+    Raises:
+        ConfigError: there is no compiler for it.
+    """
+    if engine == "eager":
+        return lambda function: function
+    if device.type == "cpu":
+        from torch._inductor.cpp_builder import get_cpp_compiler
+        from torch._inductor.exc import InvalidCxxCompiler
+
+        try:
+            get_cpp_compiler()
+        except InvalidCxxCompiler as error:
+            raise ConfigError(
+                "engine=compile: needs a C++ compiler, and none is found. Install g++ or clang++, or choose "
+                "engine=eager."
+            ) from error
+    functorch: Any = importlib.import_module("torch._functorch.config")
+    inductor: Any = importlib.import_module("torch._inductor.config")
+    functorch.donated_buffer = False  # two updates walk back through the same codes
+    inductor.fallback_random = True  # the random numbers of eager
+    return lambda function: torch.compile(function, dynamic=False)
 
 
 @dataclass(frozen=True)
@@ -149,6 +180,8 @@ class Scheduled:
 
     name: str
     phase: Phase
+    codes: Callable[[Batch], Codes]
+    """The phase's own, as the engine runs it."""
     updates: Sequence[Update]
     every: int
     start: int
@@ -161,7 +194,7 @@ class Scheduled:
     def run(self, batches: Mapping[str, Batch], step: int) -> dict[str, Tensor]:
         """Runs the updates in turn; returns every term, by its scalar tag."""
         batch = batches[self.phase.stream]
-        codes = self.phase.codes(batch)
+        codes = self.codes(batch)
         terms: dict[str, Tensor] = {}
         for update in self.updates:
             update.set_step(step)

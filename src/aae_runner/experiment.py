@@ -12,7 +12,16 @@ from torch import Tensor, nn
 from aae_runner.build import Builder
 from aae_runner.config import Component, Config, Decay, Facts, Timing, check, nearest, part
 from aae_runner.data import Data, derive_seed
-from aae_runner.engine import Phase, Scheduled, Update, choose_precision, exact_products
+from aae_runner.engine import (
+    Compiler,
+    Objective,
+    Phase,
+    Scheduled,
+    Update,
+    choose_precision,
+    compiler,
+    exact_products,
+)
 from aae_runner.errors import CheckpointError, ConfigError, NumericalError
 from aae_runner.evaluators import Evaluator, Findings, Snapshot
 from aae_runner.model import Model, assemble
@@ -33,6 +42,8 @@ class Experiment:
     priors: Mapping[str, Prior]
     phases: list[Scheduled]
     evaluators: Mapping[str, Evaluator]
+    engine: str
+    """How its updates are computed: `eager` or `compile`."""
     arithmetic: str
     """How it computes, for the log."""
 
@@ -171,11 +182,13 @@ def prepare(config: Config, build: Builder) -> Experiment:
     """
     device = _device(config.device)
     precision, error = choose_precision(config.precision, device)
+    engine = "eager" if config.engine == "auto" else config.engine
+    compiled = compiler(engine, device)
     torch.set_flush_denormal(True)  # they slow a CPU down and mean nothing here
     parts = build_parts(config, build)
     facts, source = part(Facts, config.data, "data")
     for name, phase in parts.phases.items():  # only to find mistakes before the data are read
-        _schedule(config, build, name, phase, steps_per_epoch=1)
+        _schedule(config, build, name, phase, compiled=compiled, steps_per_epoch=1)
     data = Data(
         build(source, "data").read(),
         facts,
@@ -187,17 +200,29 @@ def prepare(config: Config, build: Builder) -> Experiment:
     for module in (parts.model, *parts.priors.values(), *parts.phases.values()):
         module.to(device)
     phases = [
-        _schedule(config, build, name, phase, data.steps_per_epoch) for name, phase in parts.phases.items()
+        _schedule(config, build, name, phase, compiled=compiled, steps_per_epoch=data.steps_per_epoch)
+        for name, phase in parts.phases.items()
     ]
-    arithmetic = f"Matrix products at precision {precision} (relative error {error:.0e}), on {device}."
-    return Experiment(config, data, parts.model, parts.priors, phases, parts.evaluators, arithmetic)
+    arithmetic = (
+        f"Matrix products at precision {precision} (relative error {error:.0e}), on {device}, "
+        f"{torch.get_num_threads()} threads, engine {engine}."
+    )
+    return Experiment(config, data, parts.model, parts.priors, phases, parts.evaluators, engine, arithmetic)
 
 
 def _without(node: dict[str, Any], key: str) -> dict[str, Any]:
     return {name: value for name, value in node.items() if name != key}
 
 
-def _schedule(config: Config, build: Builder, name: str, phase: Phase, steps_per_epoch: int) -> Scheduled:
+def _schedule(
+    config: Config,
+    build: Builder,
+    name: str,
+    phase: Phase,
+    *,
+    compiled: Compiler,
+    steps_per_epoch: int,
+) -> Scheduled:
     key = f"schedule.phases.{name}"
     timing, optimizers = part(Timing, config.schedule.phases.get(name, {}), key)
     objectives = phase.objectives()
@@ -218,8 +243,10 @@ def _schedule(config: Config, build: Builder, name: str, phase: Phase, steps_per
         named = next((one for one in (update, "optimizer") if optimizers.get(one)), None)
         where = f"{key}.{named}" if named else own_key
         node = check(Component, optimizers[named] if named else own, where)
+        objective = Objective(compiled(objective.loss), objective.modules)  # noqa: PLW2901
         updates.append(Update(f"{name}/{update}", objective, functools.partial(build, node, where), factor))
-    return Scheduled(name, phase, updates, timing.every, round(timing.start * steps_per_epoch))
+    start = round(timing.start * steps_per_epoch)
+    return Scheduled(name, phase, compiled(phase.codes), updates, timing.every, start)
 
 
 def decay_factor(decay: Decay, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:

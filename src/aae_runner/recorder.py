@@ -4,8 +4,9 @@ import io
 import json
 import logging
 import math
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,8 +24,8 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from aae_runner.checkpoint import written
-from aae_runner.errors import DiskError, NumericalError
+from aae_runner.disk import unwritable, write
+from aae_runner.errors import CheckpointError, NumericalError
 from aae_runner.evaluators import Findings
 from aae_runner.report import readable
 
@@ -33,7 +34,7 @@ console = get_console()
 
 
 class Recorder:
-    """Keeps sums of losses on the device and reads them once a report.
+    """Keeps losses on the device and reads them once a report.
 
     Args:
         folder: of the run.
@@ -42,7 +43,12 @@ class Recorder:
         steps_per_epoch: to tell epochs.
         images_per_step: to tell images per second.
         progress: whether to draw a bar; null: where there is a terminal.
+        learning_rates: the current ones, by scalar tag.
         saved: what `state` returned, or None at the start of a run.
+
+    Raises:
+        CheckpointError: rows that belong to the saved state are missing.
+        DiskError: metrics.jsonl cannot be written.
     """
 
     def __init__(
@@ -54,21 +60,28 @@ class Recorder:
         steps_per_epoch: int,
         images_per_step: int,
         progress: bool | None,
+        learning_rates: Callable[[], Mapping[str, float]],
         saved: Mapping[str, Any] | None,
     ) -> None:
         self._folder, self._every, self._steps_per_epoch = folder, every, steps_per_epoch
         self._images_per_step, self._total = images_per_step, total
-        self._sums: dict[str, Tensor] = dict(saved["sums"]) if saved else {}
-        self._counts: dict[str, int] = dict(saved["counts"]) if saved else {}
+        self._learning_rates = learning_rates
+        self._unread: list[tuple[int, Mapping[str, Tensor]]] = []
+        self._values: dict[str, list[float]] = dict(saved["values"]) if saved else {}
         self._last: dict[str, float] = dict(saved["last"]) if saved else {}
         step, size = (saved["step"], saved["size"]) if saved else (0, 0)
         self._path = folder / "metrics.jsonl"
         try:
             with self._path.open("ab") as file:
+                if file.tell() < size:
+                    raise CheckpointError(
+                        f"{self._path}: rows are missing that the saved state counts on. Bring the file "
+                        "back, or start afresh with resume=false (the old folder is kept)."
+                    )
                 file.truncate(size)  # rows written after the state was saved are written again
             self._file = self._path.open("a", encoding="utf-8")
         except OSError as error:
-            raise DiskError(f"{self._path}: cannot be written ({error.strerror}).") from error
+            raise unwritable(self._path, error) from error
         self._board: SummaryWriter | None = None
         with self._harmless():
             self._board = SummaryWriter(str(folder), purge_step=step + 1 if saved else None)
@@ -96,44 +109,54 @@ class Recorder:
                 self._board.close()
 
     def state(self, step: int) -> dict[str, Any]:
-        """What resuming needs to continue the record without a row missing or doubled.
+        """What resuming needs to continue the record without a row missing or doubled: plain numbers.
 
         Raises:
             NumericalError: a loss since the last report is not finite, so this state must not be saved.
+            DiskError: rows cannot be written.
         """
-        self.check(step)
-        self._file.flush()
+        self.check()
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())  # the state must not outlive the rows that it counts on
+        except OSError as error:
+            raise unwritable(self._path, error) from error
         return {
             "step": step,
             "size": self._path.stat().st_size,
-            "sums": {tag: value.cpu() for tag, value in self._sums.items()},
-            "counts": self._counts,
+            "values": self._values,
             "last": self._last,
         }
 
-    def check(self, step: int) -> None:
-        """Reads the losses since the last report, to show them.
+    def check(self) -> None:
+        """Reads the losses of the steps since they were last read.
 
         Raises:
             NumericalError: one of them is not finite.
         """
-        self._last |= self._means(step)
+        losses = [(step, tag, value) for step, terms in self._unread for tag, value in terms.items()]
+        self._unread = []
+        if not losses:
+            return
+        read = torch.stack([value for _, _, value in losses]).tolist()  # the one transfer of a report
+        for (step, tag, _), value in zip(losses, read, strict=True):
+            known = self._values.setdefault(tag, [])
+            if not math.isfinite(value):
+                raise NumericalError(self._not_finite(step, tag, value))
+            known.append(value)
+        self._last |= self._means()
 
-    def add(self, terms: Mapping[str, Tensor]) -> None:
-        """Losses of a step, still on the device."""
-        for tag, value in terms.items():
-            known = self._sums.get(tag)
-            self._sums[tag] = value if known is None else known.to(value.device) + value
-            self._counts[tag] = self._counts.get(tag, 0) + 1
+    def add(self, step: int, terms: Mapping[str, Tensor]) -> None:
+        """Losses of the step that follows `step` others, still on the device."""
+        self._unread.append((step, terms))
 
-    def tick(self, step: int, learning_rates: Mapping[str, float]) -> None:
+    def tick(self, step: int) -> None:
         """After `step` steps: writes the mean losses since the last report, if it is time."""
         if step % self._every:
             return
-        means = self._means(step)
-        self._sums, self._counts = {}, {}
-        self._last |= means
-        self._row(step, {**means, **learning_rates})
+        self.check()
+        self._row(step, {**self._means(), **self._learning_rates()})
+        self._values = {}
         seconds = time.monotonic() - self._clock
         self._rate = (step - self._clock_step) * self._images_per_step / max(seconds, 1e-9)
         self._clock, self._clock_step = time.monotonic(), step
@@ -174,8 +197,7 @@ class Recorder:
             if keep:
                 png = io.BytesIO()
                 figure.savefig(png, format="png")
-                with written(self._folder / "figures" / f"{name}.png") as file:
-                    file.write(png.getbuffer())
+                write(self._folder / "figures" / f"{name}.png", png.getvalue())
         self._clock, self._clock_step = time.monotonic(), step  # looking does not count as training
         return metrics
 
@@ -193,20 +215,23 @@ class Recorder:
                 for summary in hparams(dict(settings), dict(metrics)):
                     self._board._get_file_writer().add_summary(summary)
 
-    def _means(self, step: int) -> dict[str, float]:
-        if not self._sums:
-            return {}
-        sums = torch.stack(list(self._sums.values())).tolist()  # the one transfer of a report
-        means = {tag: value / self._counts[tag] for tag, value in zip(self._sums, sums, strict=True)}
-        for tag, value in means.items():
-            if not math.isfinite(value):
-                last = f"{self._last[tag]:.6g}" if tag in self._last else "none was reported before"
-                first = max(0, step - self._counts[tag])
-                raise NumericalError(
-                    f"{tag} is {value} between steps {first} and {step} (last finite mean: {last}). "
-                    "Nothing of it is saved. Lower the learning rate of this phase (schedule.phases)."
-                )
-        return means
+    def _means(self) -> dict[str, float]:
+        return {tag: math.fsum(values) / len(values) for tag, values in self._values.items() if values}
+
+    def _not_finite(self, step: int, tag: str, value: float) -> str:
+        phase = tag.split("/")[1]
+        known = self._values[tag]
+        last = known[-1] if known else self._last.get(tag)
+        before = "it never was finite" if last is None else f"before: {last:.6g}"
+        rates = ", ".join(
+            f"{name}={rate:.3g}"
+            for name, rate in self._learning_rates().items()
+            if name.split("/")[1] == phase
+        )
+        return (
+            f"{tag} is {value} at step {step} ({before}; {rates}). Nothing of it is saved. Lower the "
+            f"learning rates of {phase}, or of a phase that runs before it (schedule.phases)."
+        )
 
     def _row(self, step: int, values: Mapping[str, float]) -> None:
         row = {"step": step, "epoch": step / self._steps_per_epoch, **values}
@@ -214,7 +239,7 @@ class Recorder:
             self._file.write(json.dumps(row) + "\n")
             self._file.flush()
         except OSError as error:
-            raise DiskError(f"{self._path}: cannot be written ({error.strerror}).") from error
+            raise unwritable(self._path, error) from error
         self._scalars(step, values)
 
     def _scalars(self, step: int, values: Mapping[str, float]) -> None:

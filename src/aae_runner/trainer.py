@@ -3,28 +3,29 @@
 import contextlib
 import json
 import logging
-import os
-import platform
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import safetensors.torch
 import torch
 
-import aae_runner
 from aae_runner import checkpoint
 from aae_runner.build import Builder
 from aae_runner.config import CONSTANT_KEYS, Config, identity, tree
-from aae_runner.errors import CheckpointError, ConfigError, Interrupted
+from aae_runner.disk import locked, tidy, unwritable, write
+from aae_runner.environment import arithmetic, differences, environment
+from aae_runner.errors import AAEError, CheckpointError, ConfigError, Interrupted
 from aae_runner.experiment import Experiment, prepare
 from aae_runner.recorder import Recorder
+from aae_runner.signals import Stop, stop_signals
 
 log = logging.getLogger("aae_runner")
+
+SAVING = 0.02
+"""Share of the time that saving may take, where `checkpoint.minutes` would let it take more."""
 
 
 def train(config: Config, folder: Path, build: Builder, texts: Mapping[str, str]) -> dict[str, Any]:
@@ -41,36 +42,43 @@ def train(config: Config, folder: Path, build: Builder, texts: Mapping[str, str]
 
     Raises:
         AAEError: see its subclasses.
-        Interrupted: a signal asked to stop; the state is saved.
+        Interrupted: a signal asked to stop; nothing is lost.
     """
-    if config.resume and (results := _finished(folder, config.schedule.epochs)):
-        log.info(
-            "This run is finished, with %d epochs; its data were not read again. resume=false starts afresh.",
-            results["epochs"],
-        )
-        return results
-    experiment = prepare(config, build)
-    if not config.resume:
-        _move_aside(folder)
-    with checkpoint.locked(folder), _log_file(folder), _stop_signal() as stop:
-        for name, text in texts.items():
-            with checkpoint.written(folder / name) as file:
-                file.write(text.encode())
-        log.info("%s", experiment.arithmetic)
-        return _train(experiment, folder, stop, texts.get(".hydra/config.yaml", ""))
+    with stop_signals() as stop:
+        if config.resume and (results := _finished(folder, config.schedule.epochs)):
+            log.info(
+                "This run is finished, with %d epochs; its data were not read again. resume=false starts "
+                "afresh.",
+                results["epochs"],
+            )
+            return results
+        with stop.interrupts("Stopped before the first step; the same command starts again."):
+            experiment = prepare(config, build)
+        if not config.resume:
+            _move_aside(folder)
+        with locked(folder), _log_file(folder):
+            tidy(folder)
+            for name, text in texts.items():
+                write(folder / name, text.encode())
+            log.info("%s", experiment.arithmetic)
+            return _train(experiment, folder, stop, texts.get(".hydra/config.yaml", ""))
 
 
-def _train(experiment: Experiment, folder: Path, stop: list[int], config_yaml: str) -> dict[str, Any]:
+def _train(experiment: Experiment, folder: Path, stop: Stop, config_yaml: str) -> dict[str, Any]:
     config, data = experiment.config, experiment.data
     saved = _resume(experiment, folder)
-    step = int(saved["record"]["step"]) if saved else 0
+    step, looked = (saved["record"]["step"], saved["looked"]) if saved else (0, 0)
     if step > experiment.total_steps:
         raise ConfigError(
             f"schedule.epochs={config.schedule.epochs}: {folder} is already at epoch "
             f"{step / data.steps_per_epoch:g}. Ask for as many or more, or start afresh with resume=false."
         )
-    last_save = time.monotonic()
-    started = last_save - (saved["seconds"] if saved else 0.0)
+
+    def stopped(step: int) -> str:
+        how = "" if config.resume else ", without resume=false,"
+        epochs = f"{step / data.steps_per_epoch:.2f} of {config.schedule.epochs}"
+        return f"Stopped at epoch {epochs}; the same command{how} continues."
+
     with Recorder(
         folder,
         every=config.logging.every,
@@ -78,52 +86,115 @@ def _train(experiment: Experiment, folder: Path, stop: list[int], config_yaml: s
         steps_per_epoch=data.steps_per_epoch,
         images_per_step=min(config.schedule.batch, len(data.train)),
         progress=config.logging.progress,
+        learning_rates=experiment.learning_rates,
         saved=saved["record"] if saved else None,
     ) as recorder:
+        saver = _Saver(experiment, recorder, folder / "checkpoints", saved)
         recorder.describe(config_yaml, _layout(experiment))
-        while step < experiment.total_steps:
-            recorder.add(experiment.step(step))
-            step += 1
-            recorder.tick(step, experiment.learning_rates())
-            if step % data.steps_per_epoch == 0:
-                recorder.check(step)
-                findings = experiment.look("valid", step // data.steps_per_epoch)
+        while True:
+            if step % data.steps_per_epoch == 0 and step > looked:
+                recorder.check()
+                try:
+                    with stop.interrupts(stopped(step)):
+                        findings = experiment.look("valid", step // data.steps_per_epoch)
+                except Interrupted:
+                    saver.save(step, looked)
+                    raise
                 recorder.epoch(step, recorder.findings(step, "valid", findings, keep=False))
-            due = time.monotonic() - last_save >= 60 * config.checkpoint.minutes
-            if stop or due or step == experiment.total_steps:
-                state = {
-                    **experiment.state(),
-                    "data": data.fingerprint,
-                    "record": recorder.state(step),
-                    "seconds": time.monotonic() - started,
-                }
-                checkpoint.save(folder / "checkpoints", step, state)
-                last_save = time.monotonic()
-            if stop:
-                how = "" if config.resume else ", without resume=false,"
-                epochs = f"{step / data.steps_per_epoch:.2f} of {config.schedule.epochs}"
-                raise Interrupted(f"Stopped at epoch {epochs}; the same command{how} continues.", stop[0])
-        with _on_signal(_leave):  # all is saved: nothing is lost by stopping wherever it is
+                looked = step
+            if step == experiment.total_steps:
+                break
+            recorder.add(step, experiment.step(step))
+            step += 1
+            recorder.tick(step)
+            if stop.received or step == experiment.total_steps or saver.due(step):
+                saver.save(step, looked)
+            if stop.received:
+                raise Interrupted(stopped(step), stop.received)
+        with stop.interrupts("Stopped while looking at the test split; the same command looks again."):
             findings = experiment.look("test", None)
         metrics = recorder.findings(step, "test", findings, keep=True)
         recorder.conclude(_settings(config), metrics)
+    log.info("%s", saver.cost)
     results = {
         **metrics,
         "identity": identity(config),
         "epochs": config.schedule.epochs,
         "config": tree(config),
         "data": {"fingerprint": data.fingerprint, "note": data.note},
-        "environment": _environment(data.device, time.monotonic() - started),
+        "environment": {
+            **environment(data.device, experiment.engine),
+            "seconds": round(saver.seconds, 1),
+        },
     }
     weights = {name: tensor.contiguous() for name, tensor in experiment.model.state_dict().items()}
     content = safetensors.torch.save(weights, metadata={"config": json.dumps(tree(config))})
-    for name, written in {
-        "model.safetensors": content,
-        "results.json": json.dumps(results, indent=2).encode(),
-    }.items():
-        with checkpoint.written(folder / name) as file:
-            file.write(written)
+    write(folder / "model.safetensors", content)
+    write(folder / "results.json", json.dumps(results, indent=2).encode())
     return results
+
+
+class _Saver:
+    """When the state is saved, and what that costs.
+
+    Args:
+        experiment: whose state it is.
+        recorder: whose position in the record belongs to it.
+        folder: of the checkpoints.
+        saved: the state that the run was resumed from.
+    """
+
+    def __init__(
+        self, experiment: Experiment, recorder: Recorder, folder: Path, saved: Mapping[str, Any] | None
+    ) -> None:
+        self._experiment, self._recorder, self._folder = experiment, recorder, folder
+        self._cadence = experiment.config.checkpoint
+        self._last = self._start = time.monotonic()
+        self._before: float = saved["seconds"] if saved else 0.0
+        self._costs: list[float] = []
+
+    @property
+    def seconds(self) -> float:
+        """That the run took so far, those before an interruption included."""
+        return self._before + time.monotonic() - self._start
+
+    @property
+    def cost(self) -> str:
+        """What saving took, in a sentence."""
+        spent = sum(self._costs)
+        share = spent / max(time.monotonic() - self._start, 1e-9)
+        return f"Saved the state {len(self._costs)} times, which took {spent:.2f} s ({share:.1%})."
+
+    def due(self, step: int) -> bool:
+        """Whether it is time, after `step` steps."""
+        if self._cadence.steps is not None and step % self._cadence.steps == 0:
+            return True
+        wait = 60 * self._cadence.minutes
+        if self._costs:  # of a large model on a slow disk, less often than asked
+            wait = max(wait, self._costs[-1] / SAVING)
+        return time.monotonic() - self._last >= wait
+
+    def save(self, step: int, looked: int) -> None:
+        """Saves the state after `step` steps; the last look at the validation split was after `looked`.
+
+        Raises:
+            NumericalError: it is not finite, and must not be saved.
+            DiskError: it cannot be written; the one before is intact.
+        """
+        began = time.monotonic()
+        experiment = self._experiment
+        state = {
+            **experiment.state(),
+            "data": experiment.data.fingerprint,
+            "arithmetic": arithmetic(experiment.data.device, experiment.engine),
+            "threads": torch.get_num_threads(),
+            "record": self._recorder.state(step),
+            "looked": looked,
+            "seconds": self.seconds,
+        }
+        checkpoint.save(self._folder, step, state)
+        self._last = time.monotonic()
+        self._costs.append(self._last - began)
 
 
 def _resume(experiment: Experiment, folder: Path) -> dict[str, Any] | None:
@@ -136,6 +207,14 @@ def _resume(experiment: Experiment, folder: Path) -> dict[str, Any] | None:
                 f"{folder}: the data are not those that this run was trained on. Bring back the old ones, or "
                 "start afresh with resume=false."
             )
+        if others := differences(saved["arithmetic"], arithmetic(experiment.data.device, experiment.engine)):
+            raise CheckpointError(
+                f"{folder}: this run was computed with {others}, and would not end as it would have. Go back "
+                "to that, or start afresh with resume=false."
+            )
+        if saved["threads"] != torch.get_num_threads():
+            log.warning("Resumed with another number of threads: the last digits may differ from those of a "
+                        "run that was never stopped.")  # fmt: skip
         experiment.load(saved)
         log.info("Resumed at epoch %g.", saved["record"]["step"] / experiment.data.steps_per_epoch)
     return saved
@@ -145,13 +224,17 @@ def _finished(folder: Path, epochs: int) -> dict[str, Any] | None:
     path = folder / "results.json"
     if not path.is_file():
         return None
-    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return results if results["epochs"] >= epochs else None
+    try:
+        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return results if results["epochs"] >= epochs else None
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("%s: damaged (%s). The run is concluded again from its last state.", path, error)
+        return None
 
 
 def _move_aside(folder: Path) -> None:
     if folder.exists():
-        with checkpoint.locked(folder):
+        with locked(folder):
             number = 1
             while (aside := folder.with_name(f"{folder.name}~{number}")).exists():
                 number += 1
@@ -159,52 +242,40 @@ def _move_aside(folder: Path) -> None:
         log.info("The earlier run is kept in %s.", aside)
 
 
+class _LogFile(logging.FileHandler):
+    """run.log; when it cannot be written, that costs one warning, not the run."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        log.removeHandler(self)
+        log.warning("%s cannot be written (%s); the run goes on.", self.baseFilename, sys.exc_info()[1])
+
+
 @contextlib.contextmanager
 def _log_file(folder: Path) -> Iterator[None]:
-    handler = logging.FileHandler(folder / "run.log", encoding="utf-8")
+    path = folder / "run.log"
+    try:
+        handler = _LogFile(path, encoding="utf-8")
+    except OSError as error:
+        raise unwritable(path, error) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     try:
         yield
-    except Exception:
+    except (Exception, SystemExit) as error:  # sys.exit in somebody's class would end a whole sweep
         record = logging.LogRecord(log.name, logging.ERROR, "", 0, "The run failed.", (), sys.exc_info())
         handler.handle(record)  # the traceback is for the file alone
-        raise
+        if isinstance(error, AAEError):
+            raise
+        said = (
+            f"sys.exit({error.code}) was called"
+            if isinstance(error, SystemExit)
+            else (f"{type(error).__name__}: {error}")
+        )
+        raise AAEError(f"{said}. The traceback is in {path}.") from error
     finally:
         log.removeHandler(handler)
-        handler.close()
-
-
-@contextlib.contextmanager
-def _stop_signal() -> Iterator[list[int]]:
-    """Collects the first SIGINT or SIGTERM; a second one ends the program at once."""
-    received: list[int] = []
-
-    def remember(number: int, frame: Any) -> None:
-        received.append(number)  # and no more: a handler may interrupt a write, and must not write itself
-        signal.signal(number, signal.SIG_DFL)
-
-    with _on_signal(remember):
-        yield received
-
-
-def _leave(number: int, frame: Any) -> NoReturn:
-    raise Interrupted("Stopped while looking at the test split; the same command looks again.", number)
-
-
-@contextlib.contextmanager
-def _on_signal(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """Calls the handler at SIGINT and SIGTERM."""
-    try:
-        before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread (a notebook's, a launcher's): signals are not ours
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
+        with contextlib.suppress(OSError):
+            handler.close()
 
 
 def _layout(experiment: Experiment) -> dict[str, dict[str, list[Any]]]:
@@ -231,38 +302,3 @@ def _settings(config: Config) -> dict[str, bool | str | float]:
 
     walk(tree(config), "")
     return flat
-
-
-def _environment(device: torch.device, seconds: float) -> dict[str, Any]:
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or platform.machine()
-    )
-    return {
-        "aae_runner": aae_runner.__version__,
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "device": f"{device.type}: {name}",
-        "precision": torch.get_float32_matmul_precision(),
-        "threads": torch.get_num_threads(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "seconds": round(seconds, 1),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-
-
-def _commit() -> str | None:
-    """Of the checkout that the program runs from; None for an installed package."""
-    here = Path(__file__).parents[2]
-    if not (here / ".git").exists():
-        return None
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True, text=True, check=True, timeout=10,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip()

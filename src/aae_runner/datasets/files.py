@@ -1,7 +1,13 @@
 """What several data sets need: errors that name a file, downloads, and splits that depend on no seed."""
 
-from collections.abc import Callable
+import logging
+import os
+import shutil
+import socket
+from collections.abc import Callable, Sequence
+from http.client import HTTPException
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -10,26 +16,80 @@ from numpy.typing import NDArray
 from aae_runner.data import Images, Splits
 from aae_runner.errors import DataError
 
+log = logging.getLogger("aae_runner")
+
+T = TypeVar("T")
+
+SILENCE = 30.0
+"""Seconds without a byte after which a download is given up."""
+
 
 def fail(path: Path, problem: str, remedy: str) -> DataError:
     """An error about a file: what is wrong with it, and what to do."""
     return DataError(f"{path}: {problem}. {remedy}")
 
 
-def download(fetch: Callable[[], object], path: Path) -> None:
-    """Lets torchvision fetch what belongs at `path`.
+def sound(read: Callable[[], T], fetch: Callable[[], None] | None) -> T:
+    """What `read` returns; a file that is missing or damaged is fetched once, where that is allowed.
+
+    Args:
+        read: reads a file, or raises a DataError.
+        fetch: downloads it; None: the network is not touched.
 
     Raises:
-        DataError: it could not.
+        DataError: the file is missing or damaged, and could not be downloaded.
     """
     try:
-        fetch()
-    except (OSError, RuntimeError) as error:
-        raise fail(
-            path,
-            f"could not be downloaded ({' '.join(str(error).split())})",
-            f"Try again later, or put the original files into {path.parent} yourself.",
-        ) from error
+        return read()
+    except DataError as error:
+        if fetch is None:
+            raise
+        log.info("%s. It is downloaded now.", str(error).split(". ")[0])
+        try:
+            fetch()
+        except DataError as failed:
+            raise DataError(f"{error} {failed}") from failed
+    return read()
+
+
+def fetch(urls: Sequence[str], path: Path, md5: str) -> None:
+    """Downloads a file under a temporary name, checks it, and only then gives it its own.
+
+    What stood under the name before is kept beside, as `<name>.damaged`.
+
+    Args:
+        urls: where it may be had, in this order.
+        path: where it belongs.
+        md5: of its content.
+
+    Raises:
+        DataError: none of the places gives it whole.
+    """
+    from torchvision.datasets.utils import download_url
+
+    problems = []
+    folder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE)
+    try:
+        for url in urls:
+            try:
+                download_url(url, str(folder), path.name, md5)
+                if path.exists():
+                    path.replace(path.with_name(f"{path.name}.damaged"))
+                (folder / path.name).replace(path)
+            except (OSError, RuntimeError, HTTPException) as error:
+                problems.append(f"{url}: {' '.join(str(error).split())}")
+            else:
+                return
+    finally:
+        socket.setdefaulttimeout(timeout)
+        shutil.rmtree(folder, ignore_errors=True)
+    raise fail(
+        path,
+        f"could not be downloaded ({'; '.join(problems)})",
+        f"Try again later, or put the original file into {path.parent} yourself.",
+    )
 
 
 def shuffled(n: int) -> NDArray[np.int64]:

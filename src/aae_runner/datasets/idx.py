@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from aae_runner.data import Images, Splits
-from aae_runner.datasets.files import download, fail
+from aae_runner.datasets.files import fail, fetch, sound
 
 MNIST_SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -52,18 +52,25 @@ class MNIST:
         Raises:
             DataError: a file is missing or damaged.
         """
-        folder = self.root / self.name / "raw"
-        if self.may_download and not all(_packed_or_not(folder / name) for name in MNIST_SHA256):
-            from torchvision import datasets
-
-            download(lambda: getattr(datasets, self.name)(str(self.root), download=True), folder)
         train, test = (
-            Images(self._idx(folder, f"{part}-images-idx3-ubyte")[:, None],
-                   self._idx(folder, f"{part}-labels-idx1-ubyte").long())
+            Images(self._sound(f"{part}-images-idx3-ubyte")[:, None],
+                   self._sound(f"{part}-labels-idx1-ubyte").long())
             for part in ("train", "t10k")
         )  # fmt: skip
         note = "" if self.checksums else f"not checked to be the official {self.name}"
         return Splits(train[:50_000], train[50_000:], test, note)
+
+    def _sound(self, name: str) -> torch.Tensor:
+        folder = self.root / self.name / "raw"
+
+        def repair() -> None:
+            from torchvision import datasets
+
+            official = getattr(datasets, self.name)
+            (md5,) = [md5 for file, md5 in official.resources if file == f"{name}.gz"]
+            fetch([f"{mirror}{name}.gz" for mirror in official.mirrors], folder / f"{name}.gz", md5)
+
+        return sound(lambda: self._idx(folder, name), repair if self.may_download else None)
 
     def _doubt(self, path: Path, stored: bytes, content: bytes) -> str:
         """Why this cannot be said to be the official file; empty if it is."""

@@ -15,9 +15,9 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import track
 
-from aae_runner.checkpoint import written
 from aae_runner.data import Images, Splits
 from aae_runner.datasets.files import fail, own_splits
+from aae_runner.disk import written
 from aae_runner.errors import DiskError
 
 log = logging.getLogger("aae_runner")

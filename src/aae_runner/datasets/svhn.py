@@ -8,7 +8,7 @@ import scipy.io
 import torch
 
 from aae_runner.data import Images, Splits
-from aae_runner.datasets.files import download, fail, hold_out
+from aae_runner.datasets.files import fail, fetch, hold_out, sound
 
 MD5 = {
     "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
@@ -42,11 +42,20 @@ class SVHN:
         Raises:
             DataError: a file is missing or damaged.
         """
-        read = [self._mat(part) for part in self.parts]
+        read = [self._sound(part) for part in self.parts]
         train = Images(torch.cat([one.x for one in read]), torch.cat([one.y for one in read]))
         train, valid = hold_out(train)
         note = "" if self.checksums else "not the official SVHN: do not compare with published scores"
-        return Splits(train, valid, self._mat("test"), note)
+        return Splits(train, valid, self._sound("test"), note)
+
+    def _sound(self, part: str) -> Images:
+        def repair() -> None:
+            from torchvision.datasets import SVHN as Official  # noqa: N811
+
+            url, name, md5 = Official.split_list[part]
+            fetch([url], self.root / name, md5)
+
+        return sound(lambda: self._mat(part), repair if self.may_download else None)
 
     def _mat(self, part: str) -> Images:
         path = self.root / f"{part}_32x32.mat"
@@ -54,10 +63,6 @@ class SVHN:
             f"Let it be fetched (data.download=true), or put the original {path.name} into {self.root} "
             "yourself (data.root names the folder)."
         )
-        if self.may_download and not path.is_file():
-            from torchvision.datasets import SVHN as Download  # noqa: N811
-
-            download(lambda: Download(str(self.root), split=part, download=True), path)
         if not path.is_file():
             raise fail(path, "no such file", remedy)
         if self.checksums:

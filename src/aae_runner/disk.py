@@ -1,0 +1,105 @@
+"""Files that are whole or not there at all, and the lock of a run folder."""
+
+import contextlib
+import fcntl
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from aae_runner.errors import DiskError, RunInUseError
+
+
+@contextlib.contextmanager
+def written(path: Path, needed: int | None = None) -> Iterator[BinaryIO]:
+    """A file that appears under its name only when it is complete and on the disk.
+
+    Args:
+        path: of the file.
+        needed: its bytes, where they are known, for the message of an error.
+
+    Raises:
+        DiskError: it cannot be written; nothing is left under the name but what stood there before.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise unwritable(path, error, needed) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all; see `written`."""
+    with written(path, len(content)) as file:
+        file.write(content)
+
+
+def unwritable(path: Path, error: OSError, needed: int | None = None) -> DiskError:
+    """What to say of a file that cannot be written: why, how much was needed (bytes), how much is free."""
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    status = os.statvfs(folder)
+    free = status.f_bavail * status.f_frsize / 2**20
+    need = "" if needed is None else f"{needed / 2**20:,.1f} MiB were needed; "
+    return DiskError(
+        f"{path}: cannot be written ({error.strerror}). {need}{folder} has {free:,.0f} MiB free. Make room, "
+        "or choose another place with runs=FOLDER."
+    )
+
+
+def tidy(folder: Path) -> None:
+    """Removes what a killed process left half written in a folder that is locked, and in those within."""
+    for path in folder.rglob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds a run folder; the operating system frees it when the process ends, however it ends.
+
+    Raises:
+        RunInUseError: another process holds it.
+        DiskError: the folder cannot be made.
+    """
+    path = folder / ".lock"
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+", encoding="utf-8")
+        except OSError as error:
+            raise unwritable(path, error) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                raise RunInUseError(
+                    f"{folder}: {holder} trains in this run folder. Wait for it to end, or choose another "
+                    "place with runs=FOLDER."
+                ) from error
+            # if the folder was moved aside between the opening and the lock, this is another run's file
+            if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                continue
+            with contextlib.suppress(OSError):  # on a full disk the lock holds, and does not say who
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {platform.node()}")
+                file.flush()
+            yield
+            return

@@ -1,0 +1,48 @@
+"""How the jobs of a sweep ended: a line each in the sweep's folder, a table at its end."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass
+class Outcome:
+    """How one job ended; its process writes it, whichever launcher started that."""
+
+    job: int
+    overrides: str
+    status: int = 0
+    """The exit status that it would have had alone."""
+    said: str = ""
+    """What went wrong."""
+    where: str = ""
+    """The run folder, or where it failed the file that has the traceback."""
+
+    def append_to(self, folder: Path) -> None:
+        """Adds a line to the record of a sweep."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "jobs.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(self)) + "\n")
+
+
+def read_outcomes(folder: Path) -> list[Outcome]:
+    """Of all jobs of a sweep that have ended, in their order."""
+    path = folder / "jobs.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return sorted((Outcome(**json.loads(line)) for line in lines), key=lambda one: one.job)
+
+
+def print_outcomes(outcomes: list[Outcome]) -> None:
+    """A table: job, overrides, outcome, where to look."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("job", "overrides", "outcome", "where to look", box=SIMPLE_HEAD, title="The sweep's jobs")
+    for column in table.columns:
+        column.overflow = "fold"  # a path that is cut leads nowhere
+    for one in outcomes:
+        outcome = "done" if one.status == 0 else f"status {one.status}: {one.said.split('. ')[0]}"
+        table.add_row(str(one.job), *(escape(text) for text in (one.overrides, outcome, one.where)))
+    Console().print(table)
