@@ -86,6 +86,9 @@ def test_beside_each_experiment_of_the_paper_stands_a_quick_one_of_the_same_kind
     quick = composed(f"experiment={paper.replace('paper_', 'quick_')}")
     original = composed(f"experiment={paper}")
     assert quick.reference == original.reference
+    assert (original.reference is not None) == (
+        "reference:" in (CONF / f"experiment/{paper}.yaml").read_text()
+    )
     assert quick.phases == original.phases
     assert (quick.data["_target_"], quick.data["labels"]) == (
         original.data["_target_"],

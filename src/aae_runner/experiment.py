@@ -103,7 +103,7 @@ class Experiment:
                     f"{name} is no longer finite. Nothing of it is saved. Lower the learning rates."
                 )
         return {
-            "tensors": dict(self._tensors()),
+            "tensors": {name: tensor.detach() for name, tensor in self._tensors()},
             "optimizers": {update.name: update.optimizer.state_dict() for update in self._updates()},
         }
 

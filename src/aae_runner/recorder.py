@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -83,6 +84,7 @@ class Recorder:
         except OSError as error:
             raise unwritable(self._path, error) from error
         self._board: SummaryWriter | None = None
+        self._hook, threading.excepthook = threading.excepthook, self._of_thread
         with self._harmless():
             self._board = SummaryWriter(str(folder), purge_step=step + 1 if saved else None)
         self._clock, self._clock_step, self._rate = time.monotonic(), step, math.nan
@@ -107,6 +109,7 @@ class Recorder:
         if self._board is not None:
             with self._harmless():
                 self._board.close()
+        threading.excepthook = self._hook
 
     def state(self, step: int) -> dict[str, Any]:
         """What resuming needs to continue the record without a row missing or doubled: plain numbers.
@@ -263,6 +266,11 @@ class Recorder:
         if math.isfinite(self._rate):
             shown.append(f"{self._rate:,.0f} images/s")
         return "  ".join(shown)
+
+    def _of_thread(self, failed: threading.ExceptHookArgs) -> None:
+        """TensorBoard writes in a thread, and hands its error on at the next call: a warning is enough."""
+        if not isinstance(failed.exc_value, OSError) or "AsyncWriter" not in type(failed.thread).__name__:
+            self._hook(failed)
 
     def _harmless(self) -> "_Harmless":
         return _Harmless(self)

@@ -183,12 +183,13 @@ class _Saver:
         """
         began = time.monotonic()
         experiment = self._experiment
+        record = self._recorder.state(step)  # first: it names the loss, where one is not finite
         state = {
             **experiment.state(),
             "data": experiment.data.fingerprint,
             "arithmetic": arithmetic(experiment.data.device, experiment.engine),
             "threads": torch.get_num_threads(),
-            "record": self._recorder.state(step),
+            "record": record,
             "looked": looked,
             "seconds": self.seconds,
         }
