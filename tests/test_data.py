@@ -1,12 +1,14 @@
 """Reading, splitting, hiding labels, drawing minibatches."""
 
+import contextlib
 import functools
 import gzip
 import hashlib
+import shutil
 import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 import scipy.io
@@ -19,7 +21,7 @@ from torchvision.datasets import FashionMNIST as OfficialFashion
 from aae_runner.config import Facts
 from aae_runner.data import Corruption, Data, Images, Sampler, Splits, derive_seed, labelled_subset
 from aae_runner.datasets import MNIST, SVHN, Digits, FashionMNIST
-from aae_runner.datasets.idx import FASHION_MD5
+from aae_runner.datasets.idx import FASHION_MD5, MNIST_SHA256
 from aae_runner.datasets.svhn import MD5 as SVHN_MD5
 from aae_runner.errors import DataError
 
@@ -127,42 +129,123 @@ def test_mnist_is_read_packed_and_unpacked_and_split_50_000_to_the_rest(mnist_ro
     assert all(torch.equal(one.x, other.x) for one, other in zip(packed[:3], unpacked[:3], strict=True))
 
 
-@pytest.mark.parametrize(("ours", "official"), [(MNIST, OfficialMNIST), (FashionMNIST, OfficialFashion)])
-def test_missing_idx_files_are_downloaded_and_found_again(
-    ours: type[MNIST], official: Any, mnist_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mirror = mnist_root / "MNIST" / "raw"
-    resources = [(path.name, hashlib.md5(path.read_bytes()).hexdigest()) for path in mirror.glob("*.gz")]
-    serve = functools.partial(SimpleHTTPRequestHandler, directory=str(mirror))
-    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+@contextlib.contextmanager
+def served(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+    """A server on this machine; its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(official, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
-        monkeypatch.setattr(official, "resources", resources)
-        ours(root=str(tmp_path / "cache"), download=True, checksums=False).read()
+        yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
-    again = ours(root=str(tmp_path / "cache"), download=True, checksums=False).read()
+
+
+def files_of(folder: Path) -> Callable[..., BaseHTTPRequestHandler]:
+    return functools.partial(SimpleHTTPRequestHandler, directory=str(folder))
+
+
+@pytest.fixture
+def official(mnist_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of small files that pass for the official MNIST, which is served too."""
+    folder = mnist_root / "MNIST" / "raw"
+    mirror = mnist_root / "mirror"
+    shutil.copytree(folder, mirror)
+    packed = {path.name: path.read_bytes() for path in mirror.iterdir()}
+    for name, content in packed.items():
+        digest = hashlib.sha256(gzip.decompress(content)).hexdigest()
+        monkeypatch.setitem(MNIST_SHA256, name.removesuffix(".gz"), digest)
+    sums = [(name, hashlib.md5(content).hexdigest()) for name, content in packed.items()]
+    with served(files_of(mirror)) as address:
+        for one in (OfficialMNIST, OfficialFashion):
+            monkeypatch.setattr(one, "mirrors", [address])
+            monkeypatch.setattr(one, "resources", sums)
+        yield folder
+
+
+@pytest.mark.parametrize("ours", [MNIST, FashionMNIST])
+def test_missing_idx_files_are_downloaded_and_found_again(
+    ours: type[MNIST], official: Path, tmp_path: Path
+) -> None:
+    cache = str(tmp_path / "cache")
+    ours(root=cache, download=True, checksums=False).read()
+    again = ours(root=cache, download=False, checksums=False).read()
     assert len(again.train) == 50_000
 
 
 def spoilt(content: bytes, how: str) -> bytes:
-    if how == "flipped":
-        middle = len(content) // 2
-        return content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :]
-    share = {"empty": 0.0, "cut": 0.5, "short": 0.999}[how]
-    return content[: int(len(content) * share)]
+    """Damages: `cut PERCENT`, `flip PLACE` (one bit), `zeros PLACE` (a page), with 0 <= PLACE < 1."""
+    kind, number = how.split()
+    if kind == "cut":
+        return content[: int(len(content) * float(number) / 100)]
+    place = int(len(content) * float(number))
+    if kind == "zeros":
+        return content[:place] + bytes(len(content[place : place + 4096])) + content[place + 4096 :]
+    return content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :]
 
 
-@pytest.mark.parametrize("how", ["flipped", "empty", "cut", "short"])
-@pytest.mark.parametrize("checksums", [True, False])
-def test_a_damaged_mnist_file_is_named_with_both_remedies(
-    mnist_root: Path, how: str, checksums: bool
+DAMAGES = "cut 0", "cut 10", "cut 50", "cut 99.9", "flip 0.001", "flip 0.5", "flip 0.9", "zeros 0.5"
+
+
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte"])
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_mnist_file_is_named_with_both_remedies_or_fetched_again(
+    official: Path, name: str, how: str
 ) -> None:
-    path = mnist_root / "MNIST" / "raw" / "train-images-idx3-ubyte.gz"
-    path.write_bytes(spoilt(path.read_bytes(), how))
+    path = official / name
+    if not path.suffix:
+        packed = path.with_name(f"{name}.gz")
+        path.write_bytes(gzip.decompress(packed.read_bytes()))
+        packed.unlink()
+    damaged = spoilt(path.read_bytes(), how)
+    path.write_bytes(damaged)
+    root = str(official.parents[1])
     with pytest.raises(DataError) as caught:
-        MNIST(root=str(mnist_root), download=False, checksums=checksums).read()
+        MNIST(root=root, download=False, checksums=True).read()
     for part in (str(path), "data.download=true", "put the original"):
         assert part in str(caught.value)
+    splits = MNIST(root=root, download=True, checksums=True).read()
+    assert torch.equal(splits.train.y, torch.arange(50_000) % 10)
+    kept = path if not path.suffix else path.with_name(f"{name}.damaged")
+    assert kept.read_bytes() == damaged  # nothing of the user's is thrown away
+    assert not list(official.glob(".*"))
+
+
+def test_files_of_training_and_test_that_changed_places_are_noticed(official: Path) -> None:
+    one, other = (official / f"{part}-images-idx3-ubyte.gz" for part in ("train", "t10k"))
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz: its content has SHA-256"):
+        MNIST(root=str(official.parents[1]), download=False, checksums=True).read()
+
+
+class Broken(BaseHTTPRequestHandler):
+    """Promises more than it sends, and where told, sends nothing at all."""
+
+    silent = False
+
+    def do_GET(self) -> None:
+        if self.silent:
+            self.connection.recv(1)  # until the other side gives up
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(b"half of it")
+
+
+class Silent(Broken):
+    silent = True
+
+
+@pytest.mark.parametrize("handler", [Broken, Silent])
+def test_a_download_that_breaks_off_or_hangs_is_told_and_leaves_nothing(
+    handler: type[Broken], official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aae_runner.datasets.files.SILENCE", 0.2)
+    with served(handler) as address:
+        monkeypatch.setattr(OfficialMNIST, "mirrors", [address])
+        with pytest.raises(DataError, match=r"could not be downloaded.*put the original file into"):
+            MNIST(root=str(tmp_path / "cache"), download=True, checksums=True).read()
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
 def test_content_that_is_not_the_official_mnist_is_refused_by_its_checksum(mnist_root: Path) -> None:
@@ -226,12 +309,28 @@ def test_svhn_checksums_are_those_of_torchvision() -> None:
     assert official == SVHN_MD5
 
 
-@pytest.mark.parametrize("how", ["flipped", "empty", "cut"])
-def test_a_damaged_svhn_file_is_named(svhn_root: Path, how: str) -> None:
+@pytest.mark.parametrize("how", [*DAMAGES, "swapped"])
+def test_a_damaged_svhn_file_is_named(svhn_root: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in svhn_root.iterdir():
+        monkeypatch.setitem(SVHN_MD5, path.name, hashlib.md5(path.read_bytes()).hexdigest())
     path = svhn_root / "train_32x32.mat"
-    path.write_bytes(spoilt(path.read_bytes(), how))
+    other = path.with_name("test_32x32.mat")
+    path.write_bytes(other.read_bytes() if how == "swapped" else spoilt(path.read_bytes(), how))
+    with pytest.raises(DataError, match=r"train_32x32\.mat: its content has MD5"):
+        SVHN(root=str(svhn_root), download=False, checksums=True, extra=False).read()
+
+
+@pytest.mark.parametrize("how", ["cut 0", "cut 10", "cut 50", "cut 99.9"])
+def test_an_incomplete_file_is_noticed_without_checksums_too(
+    svhn_root: Path, mnist_root: Path, how: str
+) -> None:
+    numbers, digits = svhn_root / "train_32x32.mat", mnist_root / "MNIST/raw/train-images-idx3-ubyte.gz"
+    for path in (numbers, digits):
+        path.write_bytes(spoilt(path.read_bytes(), how))
     with pytest.raises(DataError, match=r"train_32x32\.mat"):
-        SVHN(root=str(svhn_root), download=False, checksums=how == "flipped", extra=False).read()
+        SVHN(root=str(svhn_root), download=False, checksums=False, extra=False).read()
+    with pytest.raises(DataError, match=r"train-images"):
+        MNIST(root=str(mnist_root), download=False, checksums=False).read()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,6 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from aae_runner import checkpoint
-from aae_runner.errors import CheckpointError
 
 SHORT = (*TINY, "schedule.epochs=2", "evaluators.error_rate.every=1", "logging.every=5")
 
@@ -150,23 +150,6 @@ def wait_for_epoch(process: subprocess.Popen[str], number: int) -> None:
     raise AssertionError(process.communicate()[1])
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_the_state_and_the_same_command_continues(
-    tmp_path: Path, command: Command, signal_number: int
-) -> None:
-    process = start(tmp_path)
-    wait_for_epoch(process, 3)
-    process.send_signal(signal_number)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal_number
-    assert "the same command continues" in said
-    assert "Traceback" not in said
-    state, problems = checkpoint.load(only_run(tmp_path) / "checkpoints")
-    assert state is not None
-    assert not problems
-    assert len(rows(only_run(tmp_path))) >= state["record"]["step"] >= 30
-
-
 def test_a_signal_ends_a_long_look_at_the_test_split_which_the_same_command_repeats(tmp_path: Path) -> None:
     endless = "evaluators.log_likelihood.samples=1000000000"
     process = start(
@@ -221,29 +204,6 @@ def test_20_steps_are_10_and_10_more_after_a_resume_bit_by_bit(
     assert (straight / "metrics.jsonl").read_bytes() == (parted / "metrics.jsonl").read_bytes()
 
 
-def test_a_killed_run_continues_from_its_last_state_and_ends_like_one_never_killed(
-    tmp_path: Path, command: Command
-) -> None:
-    end = (
-        *TINY,
-        "schedule.epochs=12",
-        "logging.every=3",
-        "evaluators.error_rate.every=1",
-    )
-    command(*end, "runs=whole")
-    (whole,) = (tmp_path / "whole").glob("*/*/*/seed0")
-    process = start(tmp_path, *end[3:], "checkpoint.minutes=0.0001")
-    wait_for_epoch(process, 3)
-    process.kill()
-    process.communicate()
-    assert command(*end)[0] == 0
-    killed = only_run(tmp_path)
-    assert (whole / "metrics.jsonl").read_bytes() == (killed / "metrics.jsonl").read_bytes()
-    assert (whole / "model.safetensors").read_bytes()[-5000:] == (killed / "model.safetensors").read_bytes()[
-        -5000:
-    ]
-
-
 def test_a_second_process_in_the_same_run_folder_is_refused(finished: Path, command: Command) -> None:
     with (finished / ".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -258,17 +218,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing_of_it(
     late = ("logging.every=1000", "evaluators.latent_map.every=1")  # looked at before the first report
     status, said = command(*SHORT, *late, "schedule.phases.reconstruction.optimizer.lr=1e30")
     assert status == 5
-    assert "loss/" in said
+    assert re.search(
+        r"loss/\w+(/\w+)? is (nan|inf) at step \d+ \((before: [\d.]+|it never was finite); lr/", said
+    )
     assert "Traceback" not in said
     assert not list(only_run(tmp_path).glob("checkpoints/*.pt"))
     assert "NumericalError" in (only_run(tmp_path) / "run.log").read_text()
-
-
-def test_a_failed_job_does_not_keep_a_sweep_from_its_other_jobs(command: Command, tmp_path: Path) -> None:
-    status, said = command("-m", *SHORT, "schedule.phases.reconstruction.optimizer.lr=1e30,1e-3")
-    assert status == 1
-    assert "lr=1e+30" in said or "lr=1e30" in said
-    assert len(list((tmp_path / "runs").glob("*/*/*/*/results.json"))) == 1
 
 
 def test_changed_data_are_noticed_on_resume(finished: Path, command: Command) -> None:
@@ -327,14 +282,3 @@ def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         checkpoint.save(tmp_path, step, {"step": step})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step_000000002.pt", "step_000000003.pt"]
-
-
-def test_a_pickle_that_would_execute_something_is_not_loaded(tmp_path: Path) -> None:
-    class Malicious:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return os.system, (f"touch {tmp_path}/executed",)
-
-    checkpoint.save(tmp_path, 1, {"step": Malicious()})
-    with pytest.raises(CheckpointError):
-        checkpoint.load(tmp_path)
-    assert not (tmp_path / "executed").exists()
