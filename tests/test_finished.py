@@ -76,3 +76,24 @@ def test_what_cannot_be_opened_or_drawn_is_a_sentence_and_leaves_no_picture(
     assert aae("compare", run)[0] == 2
     assert aae("compare", run, run, "--names", "one")[0] == 2
     assert not Path("compare.png").exists()
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["os.system", "logging.os.system", "aae_runner.cli.os.system", "aae_runner.recorder.Recorder"],
+)
+def test_a_strangers_run_executes_nothing_whatever_its_config_says(
+    command: Command, aae: Toolbox, tmp_path: Path, target: str
+) -> None:
+    run = trained(command, "basic")
+    results = json.loads((run / "results.json").read_text())
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "metrics.jsonl").write_text("precious")
+    results["config"] |= {"trusted": ["os", "logging", "aae_runner"], "runs": str(victim)}
+    results["config"]["data"] |= {"_target_": target, "command": f"touch {victim}/executed"}
+    (run / "results.json").write_text(json.dumps(results))
+    status, said = aae("compare", run, run)
+    assert (status, "not from a trusted place" in said) == (2, True)
+    assert [path.name for path in victim.iterdir()] == ["metrics.jsonl"]
+    assert (victim / "metrics.jsonl").read_text() == "precious"

@@ -236,11 +236,16 @@ def test_changed_data_are_noticed_on_resume(finished: Path, command: Command) ->
     assert "resume=false" in said
 
 
-def test_an_unwritable_place_for_runs_is_a_sentence_with_status_6(command: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sweep", [(), ("-m", "seed=0,1")])
+@pytest.mark.parametrize("place", ["file/runs", "/proc/runs"])
+def test_an_unwritable_place_for_runs_is_a_sentence_with_status_6(
+    command: Command, tmp_path: Path, place: str, sweep: tuple[str, ...]
+) -> None:
     (tmp_path / "file").write_text("")
-    status, said = command(*SHORT, "runs=file/runs")
+    status, said = command(*sweep, *SHORT, f"runs={place}")
     assert status == 6
     assert "runs=FOLDER" in said
+    assert "Traceback" not in said
 
 
 def spoil(content: bytes, how: str) -> bytes:

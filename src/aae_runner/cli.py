@@ -21,8 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from aae_runner.config import CONF, choices, identity, nearest, settle
-from aae_runner.disk import write
-from aae_runner.errors import AAEError, ConfigError, Interrupted
+from aae_runner.disk import unwritable, write
+from aae_runner.errors import AAEError, ConfigError, DiskError, Interrupted
 from aae_runner.sweep import Outcome, print_outcomes, read_outcomes
 
 if TYPE_CHECKING:
@@ -235,6 +235,10 @@ def main() -> None:
         _leave("interrupted.", 130)
     except BrokenPipeError:  # output piped into `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # Hydra makes the folder of a sweep before its first job
+        if SweepStart.folder is None or not SweepStart.folder.is_relative_to(error.filename or os.devnull):
+            raise
+        _leave(str(unwritable(SweepStart.folder, error)), DiskError.status)
     else:
         if SweepStart.folder is not None:
             _close_sweep(SweepStart.folder)
