@@ -55,23 +55,31 @@ def finish(folder: Path, arguments: list[str]) -> float:
     return time.monotonic() - began
 
 
-def kill_often(folder: Path, arguments: list[str], kills: int, life: float, deadline: float) -> int:
+def progress(folder: Path, epochs: int) -> float:
+    """The share of its steps that a run has saved."""
+    steps = [int(path.stem.removeprefix("step_")) for path in folder.rglob("step_*.pt")]
+    return max(steps, default=0) / (10 * epochs)
+
+
+def kill_often(
+    folder: Path, arguments: list[str], *, kills: int, epochs: int, life: float, deadline: float
+) -> int:
     """Ends the command at random moments of its life (seconds); returns how often it was killed."""
     done = lives = 0
     while done < kills and time.monotonic() < deadline:
+        # where it is ahead of the kills, it is killed while it starts, so that it does not finish before them
+        longest = life if progress(folder, epochs) <= done / kills else life / 4
         process = start(folder, arguments)
         asked = lives % 6 == 5
         lives += 1
         try:
-            process.wait(timeout=random.uniform(0.1, life))
+            process.wait(timeout=random.uniform(0.1, longest))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGTERM if asked else signal.SIGKILL)
             done += not asked
         _, said = process.communicate()
         if process.returncode == 0:
-            sys.exit(
-                f"The run finished after {done} kills: give it more --epochs, or shorter lives (--life)."
-            )
+            sys.exit(f"The run finished after {done} kills: give it more --epochs.")
         if process.returncode not in (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM):
             sys.exit(f"the command ended with status {process.returncode}: {said}")
         print(f"\r{done} kills", end="", flush=True)
@@ -102,7 +110,6 @@ def main() -> None:
     parser.add_argument("--engine", choices=["eager", "compile"], default="eager")
     parser.add_argument("--kills", type=int, default=30, help="SIGKILLs (default: 30)")
     parser.add_argument("--epochs", type=int, default=400, help="of ten steps (default: 400)")
-    parser.add_argument("--life", type=float, help="longest life in seconds (default: measured)")
     parser.add_argument("--minutes", type=float, default=30, help="give up after (default: 30)")
     parser.add_argument("--pairs", type=int, default=0, help="start two at once so often, and kill nothing")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
@@ -119,10 +126,11 @@ def main() -> None:
             return
         seconds = finish(whole, arguments)
         startup = finish(short, [f"engine={given.engine}", "schedule.epochs=1"])
-        # all lives together train less than the whole run, however much of each is lost
-        life = given.life or startup + (seconds - startup) / given.kills
+        life = startup + 3 * (seconds - startup) / given.kills
         print(f"uninterrupted: {seconds:.0f} s; starting alone: {startup:.0f} s; lives of up to {life:.1f} s")
-        kills = kill_often(killed, arguments, given.kills, life, deadline)
+        kills = kill_often(
+            killed, arguments, kills=given.kills, epochs=given.epochs, life=life, deadline=deadline
+        )
         finish(killed, arguments)
         one, other = ending(whole), ending(killed)
     for name in one:
