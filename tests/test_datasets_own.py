@@ -37,7 +37,7 @@ def pictures(tmp_path: Path) -> Path:
 def test_a_sub_folder_is_a_class_in_the_order_of_names(pictures: Path) -> None:
     splits = Pictures(root=str(pictures), resize=(3, 4, 8)).read()
     assert [len(split) for split in splits[:3]] == [54, 6, 6]
-    assert splits.classes == 3
+    assert splits.names == sorted(COLORS)
     assert splits.note == ""
     assert splits.test.y.tolist() == [0, 0, 1, 1, 2, 2]
     assert splits.test.x.shape == (6, 3, 4, 8)
@@ -64,7 +64,7 @@ def test_a_single_sub_folder_means_no_labels(pictures: Path) -> None:
         for name in ("green", "red"):
             shutil.rmtree(pictures / part / name)
     splits = Pictures(root=str(pictures), resize=(3, 6, 12)).read()
-    assert splits.classes is None
+    assert not splits.names
     assert "no labels" in splits.note
 
 
@@ -239,7 +239,7 @@ def test_arrays_are_read_in_either_layout(layout: str, digits: dict[str, Any], t
     assert [len(split) for split in splits[:3]] == [36, 4, 40]
     assert torch.equal(splits.test.x, torch.from_numpy(digits["images"]))
     assert torch.equal(splits.test.y, torch.arange(40) % 4)
-    assert splits.classes == 4
+    assert len(splits.names) == 4
 
 
 @pytest.mark.parametrize("shape", [(40, 4, 5), (40, 4, 5, 1), (40, 1, 4, 5)])
@@ -259,7 +259,7 @@ def test_arrays_without_labels_have_the_label_0_and_say_so(digits: dict[str, Any
         np.savez(tmp_path / f"{part}.npz", images=digits["images"])
     splits = arrays(tmp_path).read()
     assert int(splits.train.y.abs().sum()) == 0
-    assert splits.classes is None  # so any data.classes will do
+    assert not splits.names  # so any data.classes will do
     assert "no labels" in splits.note
 
 

@@ -6,14 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import experiment
+from conftest import TINY, composed, experiment
+from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from scipy import stats
 from sklearn.neighbors import KNeighborsClassifier
 
+from aae_runner.build import Builder
 from aae_runner.data import Images
 from aae_runner.errors import ConfigError
 from aae_runner.evaluators import Snapshot, Source, error_rate, nearest_neighbor_error, own_part_rate
+from aae_runner.experiment import build_parts
 from aae_runner.figures import Map, latent_maps, pictures, representation, tables
 from aae_runner.priors import GaussianMixture, SwissRoll
 
@@ -157,18 +160,31 @@ def test_samples_of_q_have_its_own_deviation_and_are_asked_of_a_gaussian_head_al
 
 def test_maps_side_by_side_have_common_axes_and_one_legend() -> None:
     torch.manual_seed(0)
-    maps = [Map(str(s), s * torch.randn(50, 2), torch.arange(50) % 3, torch.randn(5000, 2)) for s in (1, 9)]
+    y, names = torch.arange(50) % 3, ("cat", "dog", "ox")
+    maps = [Map(str(s), s * torch.randn(50, 2), y, names, torch.randn(5000, 2)) for s in (1, 9)]
     figure = latent_maps(maps)
     assert len({axes.get_xlim() for axes in figure.axes} | {axes.get_ylim() for axes in figure.axes}) == 1
     assert [axes.get_title() for axes in figure.axes] == ["1", "9"]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["0", "1", "2"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["cat", "dog", "ox"]
+
+
+@pytest.mark.parametrize("prior", ["gaussian_wide", "gaussian_mixture", "swiss_roll"])
+def test_no_contour_of_a_prior_is_cut_off_by_its_axes(prior: str) -> None:
+    torch.manual_seed(0)
+    parts = build_parts(composed("variant=basic", f"prior={prior}", *TINY), Builder())
+    samples = parts.priors["style"].sample(200_000)
+    (axes,) = latent_maps([Map("", samples[:100], torch.zeros(100).long(), ["0"], samples)]).axes
+    (contours,) = [one for one in axes.collections if isinstance(one, QuadContourSet)]
+    reach = axes.get_xlim()[1]
+    drawn = [np.abs(np.asarray(path.vertices)).max(initial=0.0) for path in contours.get_paths()]
+    assert 0 < max(drawn) < reach
 
 
 def test_a_map_of_three_dimensions_shows_each_pair_and_the_space() -> None:
     torch.manual_seed(0)
-    one = Map("three", torch.randn(50, 3), torch.arange(50) % 3, torch.randn(5000, 3))
+    one = Map("three", torch.randn(50, 3), torch.arange(50) % 3, "012", torch.randn(5000, 3))
     assert len(latent_maps([one]).axes) == 4
-    assert len(representation(one.z, one.y, torch.randn(3, 3), "heads").axes) == 1
+    assert len(representation(one.z, one.y, torch.randn(3, 3), names="012", title="heads").axes) == 1
 
 
 def test_tables_stand_five_in_a_row_each_under_its_name() -> None:

@@ -45,7 +45,7 @@ def compare(runs: Sequence[Finished], names: Sequence[str], output: Path, *, sam
             if (tag := f"test/{source.prefix}{measure}") in run.results
         ]
         title = "\n".join([f"{name}: {source.called('test')}", ", ".join(measures)])
-        maps.append(figures.Map(title, z, parts.data.test.y, source.prior.sample(200_000)))
+        maps.append(figures.Map(title, z, parts.data.test.y, parts.data.names, source.prior.sample(200_000)))
     figure = figures.latent_maps(maps)
     with written(output) as file:
         figure.savefig(file, format="png")

@@ -1,7 +1,7 @@
 """Images on the device, the labelled subset, and minibatches as a function of the step."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
@@ -45,8 +45,8 @@ class Splits(NamedTuple):
     test: Images
     note: str = ""
     """What a reader of a score must know, such as that the files are not the official ones."""
-    classes: int | None = None
-    """How many there are, where the data themselves tell; compared with what the yaml states."""
+    names: Sequence[str] = ()
+    """Of the classes, where the data themselves tell; their number is compared with what the yaml states."""
 
 
 class Batch(NamedTuple):
@@ -184,6 +184,7 @@ class Data:
             )
         label_seed = seed if facts.label_seed is None else facts.label_seed
         self.facts, self.note, self.device = facts, splits.note, device
+        self.names = splits.names or [str(k) for k in range(facts.classes)]
         self.fingerprint = _fingerprint(splits)
         self.train, self.valid, self.test = (split.to(device) for split in splits[:3])
         chosen = labelled_subset(splits.train.y, facts.classes, labels, label_seed)
@@ -223,10 +224,10 @@ def _fingerprint(splits: Splits) -> str:
 
 
 def _compare(splits: Splits, facts: Facts) -> None:
-    if splits.classes not in (None, facts.classes):
+    if len(splits.names) not in (0, facts.classes):
         raise DataError(
-            f"data: there are {splits.classes} classes, but data.classes={facts.classes} is stated. "
-            f"Set data.classes={splits.classes}."
+            f"data: there are {len(splits.names)} classes, but data.classes={facts.classes} is stated. "
+            f"Set data.classes={len(splits.names)}."
         )
     for name, split in zip(("train", "valid", "test"), splits[:3], strict=True):
         found: tuple[Any, ...] = (tuple(split.x.shape[1:]), split.x.dtype, len(split.x))

@@ -31,6 +31,8 @@ class Map(NamedTuple):
     """(N, D) codes, D >= 2."""
     y: Tensor
     """(N,) labels."""
+    names: Sequence[str]
+    """Of the labels."""
     prior: Tensor
     """(M, D) samples of the prior, 100,000 or more for smooth contours."""
 
@@ -102,17 +104,18 @@ def latent_maps(maps: Sequence[Map]) -> Figure:
     if spatial:
         _in_space(figure, (down, across, count), maps[0].z, maps[0].y, reach)
         figure.suptitle(maps[0].title, color=INK, fontsize=11)
-    _legend(figure, torch.cat([one.y for one in maps]))
+    _legend(figure, torch.cat([one.y for one in maps]), maps[0].names)
     return figure
 
 
-def representation(points: Tensor, y: Tensor, heads: Tensor, title: str) -> Figure:
+def representation(points: Tensor, y: Tensor, heads: Tensor, *, names: Sequence[str], title: str) -> Figure:
     """Points colored by label, and the heads of their clusters, numbered.
 
     Args:
         points: (N, 2) or (N, 3).
         y: (N,) labels.
         heads: (K, 2) or (K, 3).
+        names: of the labels.
         title: above the map.
     """
     places, centers = points.cpu().numpy(), heads.cpu().numpy()
@@ -129,7 +132,7 @@ def representation(points: Tensor, y: Tensor, heads: Tensor, title: str) -> Figu
             *center, str(k), ha="center", va="center", fontsize=9, color="white",
             bbox={"boxstyle": "circle,pad=0.25", "facecolor": INK, "edgecolor": "white"},
         )  # fmt: skip
-    _legend(figure, y)
+    _legend(figure, y, names)
     return figure
 
 
@@ -152,7 +155,8 @@ def _show(axes: Axes, rows: Tensor) -> None:
 def _reach(one: Map) -> float:
     """Half the length of axes that hold (nearly) all codes and all of the prior."""
     z, prior = (values.abs().cpu().numpy() for values in (one.z, one.prior))
-    return float(1.05 * max(np.quantile(z, 0.999), np.quantile(prior, 0.9999)))
+    # contours are smoothed, so they lie a little outside of what they hold
+    return float(max(1.05 * np.quantile(z, 0.999), 1.12 * np.quantile(prior, 0.9999)))
 
 
 def _scatter(axes: Axes, points: NDArray[np.float32], labels: NDArray[np.int64], reach: float) -> None:
@@ -178,9 +182,9 @@ def _colors(labels: NDArray[np.int64]) -> NDArray[np.str_]:
     return np.array(PALETTE)[labels % len(PALETTE)]
 
 
-def _legend(figure: Figure, y: Tensor) -> None:
+def _legend(figure: Figure, y: Tensor, names: Sequence[str]) -> None:
     dots = [
-        Line2D([], [], linestyle="", marker="o", color=PALETTE[k % len(PALETTE)], label=str(k))
+        Line2D([], [], linestyle="", marker="o", color=PALETTE[k % len(PALETTE)], label=names[k])
         for k in y.unique().tolist()
     ]
     figure.legend(handles=dots, loc="outside right center", title="label", frameon=False)

@@ -46,7 +46,7 @@ class Arrays:
                 remedy = "Save labels with both, or with neither."
                 raise fail(bare, f"no array {self.y}, though {other.name} has one", remedy)
         largest = max(int(part.y.max()) for part in (train, test) if part)
-        return own_splits(train, test, largest + 1, path)
+        return own_splits(train, test, [str(k) for k in range(largest + 1)], path)
 
     def _npz(self, path: Path) -> tuple[Images, bool]:
         """The images of a file, and whether it has labels."""

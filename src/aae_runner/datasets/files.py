@@ -106,13 +106,13 @@ def hold_out(images: Images, tenths: int = 1) -> list[Images]:
             *(images[order[k * size : (k + 1) * size]] for k in range(tenths))]  # fmt: skip
 
 
-def own_splits(train: Images, test: Images | None, classes: int, source: Path) -> Splits:
+def own_splits(train: Images, test: Images | None, names: Sequence[str], source: Path) -> Splits:
     """The splits of a user's own data: a tenth of `train` becomes the validation split.
 
     Args:
         train: all that may be trained on.
         test: None: another tenth of `train` becomes the test split.
-        classes: how many there are. Fewer than two mean that the data are not labelled.
+        names: of the classes. Fewer than two mean that the data are not labelled.
         source: where `train` came from, for messages.
 
     Raises:
@@ -126,6 +126,6 @@ def own_splits(train: Images, test: Images | None, classes: int, source: Path) -
         notes.append("there is no test folder or file, so a tenth of the training images was held out")
     else:
         train, valid = hold_out(train)
-    if classes < 2:
+    if len(names) < 2:
         notes.append("there are no labels, so error rates mean nothing")
-    return Splits(train, valid, test, "; ".join(notes), classes if classes > 1 else None)
+    return Splits(train, valid, test, "; ".join(notes), names if len(names) > 1 else ())

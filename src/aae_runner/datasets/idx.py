@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -42,6 +43,8 @@ class MNIST:
 
     name: ClassVar[str] = "MNIST"
     """Of the folder, and of torchvision's class."""
+    classes: ClassVar[Sequence[str]] = "0123456789"
+    """Their names."""
 
     def __init__(self, *, root: str, download: bool, checksums: bool) -> None:
         self.root, self.may_download, self.checksums = Path(root).expanduser(), download, checksums
@@ -58,7 +61,7 @@ class MNIST:
             for part in ("train", "t10k")
         )  # fmt: skip
         note = "" if self.checksums else f"not checked to be the official {self.name}"
-        return Splits(train[:50_000], train[50_000:], test, note)
+        return Splits(train[:50_000], train[50_000:], test, note, self.classes)
 
     def _sound(self, name: str) -> torch.Tensor:
         folder = self.root / self.name / "raw"
@@ -118,6 +121,7 @@ class FashionMNIST(MNIST):
     """
 
     name = "FashionMNIST"
+    classes = ("top", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 
     def _doubt(self, path: Path, stored: bytes, content: bytes) -> str:
         if path.suffix != ".gz":

@@ -67,7 +67,7 @@ class Pictures:
         images = Images(torch.from_numpy(x), torch.tensor(y))
         n = sum(map(len, found["train"].values()))
         test = images[n:] if "test" in found else None
-        return own_splits(images[:n], test, len(classes), self.root / "train")
+        return own_splits(images[:n], test, classes, self.root / "train")
 
     def _pixels(self, files: Sequence[Path]) -> NDArray[np.uint8]:
         """(N, C, H, W), kept for the next start under a name that changes with the files and the shape."""

@@ -196,8 +196,9 @@ class StyleGrid(Evaluator):
         source = normalize(snapshot.images.x[: self.rows]).unsqueeze(1)
         table = torch.cat([source, decoded], dim=1)
         title = f"Style of the {snapshot.split} image at the left, in every class"
-        names = ["image", *(str(k) for k in range(classes))]
-        return {"style_grid": figures.pictures(table, title, column_labels=names)}
+        named = classes == len(snapshot.data.names)  # there may be more clusters than classes
+        names = snapshot.data.names if named else [str(k) for k in range(classes)]
+        return {"style_grid": figures.pictures(table, title, column_labels=["image", *names])}
 
 
 class LatentMap(Evaluator):
@@ -227,7 +228,8 @@ class LatentMap(Evaluator):
         shown = f", first 2 of {z.shape[1]} dimensions" if z.shape[1] > 3 else ""
         called = self.source.called(snapshot.split)
         title = f"{called[0].upper()}{called[1:]}{shown}; lines hold 50, 90, 99 % of the prior"
-        one = figures.Map(title, z, snapshot.images.y, self.source.prior.sample(200_000))
+        prior = self.source.prior.sample(200_000)
+        one = figures.Map(title, z, snapshot.images.y, snapshot.data.names, prior)
         return {f"{self.source.prefix}latent_map": figures.latent_maps([one])}
 
 
@@ -259,4 +261,7 @@ class Representation(Evaluator):
             plane = torch.linalg.lstsq(heads, circle, driver="gelsd" if heads.is_cpu else None).solution
             points, heads = points @ plane, heads @ plane
         title = f"Representation of the {snapshot.split} images in {self.join.size} dimensions"
-        return {"representation": figures.representation(points, snapshot.images.y, heads, title)}
+        figure = figures.representation(
+            points, snapshot.images.y, heads, names=snapshot.data.names, title=title
+        )
+        return {"representation": figure}
