@@ -49,7 +49,7 @@ class Saver:
         """What saving took, in a sentence."""
         spent = sum(self._costs)
         share = spent / max(time.monotonic() - self._start, 1e-9)
-        return f"Saving the state took {spent:.2f} s ({share:.1%} of the time; saved states: {len(self._costs)})."
+        return f"Saving took {spent:.2f} s, {share:.1%} of the time (saved states: {len(self._costs)})."
 
     def due(self, step: int) -> bool:
         """Whether it is time, after `step` steps."""
