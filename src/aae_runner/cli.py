@@ -3,10 +3,12 @@
 import argparse
 import contextlib
 import logging
+import math
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from aae_runner.config import CONF, choices, identity, nearest, settle
 from aae_runner.disk import unwritable, write
-from aae_runner.errors import AAEError, ConfigError, DiskError, Interrupted
+from aae_runner.errors import AAEError, ConfigError, DiskError, Interrupted, NumericalError
 from aae_runner.sweep import Outcome, print_outcomes, read_outcomes
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ GROUPS = {
     "schedule": "when and how fast",
     "network": "encoder, decoder and discriminators",
     "experiment": "all of it at once, by the paper's names",
+    "search": "what an Optuna sweep (-m) varies, and what it lowers",
 }
 
 
@@ -63,7 +66,15 @@ def _groups_help() -> str:
 OmegaConf.register_new_resolver("aae.groups", _groups_help, replace=True)
 
 
-OPTIONAL = ("experiment", "recipe")
+PLUGINS = {
+    "hydra/launcher=joblib": "sweep",
+    "hydra/sweeper=optuna": "sweep",
+    "hydra/launcher=submitit_local": "slurm",
+    "hydra/launcher=submitit_slurm": "slurm",
+}
+"""Plugins of Hydra that are tested with the program, and the extra that installs each."""
+
+OPTIONAL = ("experiment", "recipe", "search")
 """Groups that Hydra lets a command do without."""
 
 
@@ -83,20 +94,27 @@ class SweepStart(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Hydra calls it before the first job."""
         SweepStart.folder = Path(config.hydra.sweep.dir)
+        with contextlib.suppress(OSError):  # a study may lie beside it; Hydra says what is wrong
+            SweepStart.folder.mkdir(parents=True, exist_ok=True)
 
 
-def job(composed: DictConfig) -> None:
-    """One run. What goes wrong in a job of a sweep is told at once; the other jobs go on."""
+def job(composed: DictConfig) -> float | None:
+    """One run; returns its objective, for a sweeper that searches.
+
+    What goes wrong in a job of a sweep is told at once; the other jobs go on. To a search, a run that
+    diverges is infinitely bad, and no failure.
+    """
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         try:
-            _run(composed)
+            return _run(composed)[1]
         except AAEError as error:
             raise _Ended(error) from error
-        return
     folder, number = Path(HydraConfig.get().sweep.dir), int(HydraConfig.get().job.num)
-    outcome = Outcome(number, " ".join(HydraConfig.get().overrides.task))
+    outcome = Outcome(number, list(HydraConfig.get().overrides.task))
     try:
-        outcome.where = str(_run(composed))
+        run, outcome.objective = _run(composed)
+        outcome.where = str(run)
+        return outcome.objective
     except Interrupted as error:
         outcome.status, outcome.said = error.status, str(error)
         raise
@@ -105,7 +123,10 @@ def job(composed: DictConfig) -> None:
         outcome.status, outcome.said = known.status, str(known)
         outcome.where = str(folder / f"job_{number}.log")
         write(Path(outcome.where), traceback.format_exc().encode())
-        print(f"aae-run: {outcome.overrides}: {known}", file=sys.stderr)
+        print(f"aae-run: {' '.join(outcome.overrides)}: {known}", file=sys.stderr)
+        if isinstance(error, NumericalError) and composed.objective is not None:
+            outcome.status, outcome.objective = 0, math.inf
+            return outcome.objective
         known.status = 1  # of the sweep
         raise known from error
     finally:
@@ -118,7 +139,8 @@ def _unexpected(error: BaseException) -> AAEError:
     return AAEError(f"{type(error).__name__}: {error}.")
 
 
-def _run(composed: DictConfig) -> Path:
+def _run(composed: DictConfig) -> tuple[Path, float | None]:
+    """The folder of the run, and its objective."""
     config = settle(composed)
     settings = HydraConfig.get()
     folders = [
@@ -129,6 +151,7 @@ def _run(composed: DictConfig) -> Path:
     sys.path += [str(folder) for folder in folders if str(folder) not in sys.path]
 
     from aae_runner.build import Builder  # torch is imported late: help and mistakes are instant
+    from aae_runner.environment import device_of_job
     from aae_runner.recorder import console
     from aae_runner.report import closing_table
     from aae_runner.trainer import train
@@ -142,10 +165,19 @@ def _run(composed: DictConfig) -> Path:
         ".hydra/overrides.yaml": OmegaConf.to_yaml(settings.overrides.task),
     }
     run: Path = folder / f"seed{config.seed}"
+    if settings.mode == RunMode.MULTIRUN and config.device == "auto":
+        config = replace(config, device=device_of_job(int(settings.job.num)))
     results = train(config, run, Builder(config.trusted, folders), texts)
     with contextlib.suppress(SystemExit):
         console.print(closing_table(results, run))
-    return run
+    if config.objective is None:
+        return run, None
+    if not isinstance(objective := results.get(config.objective), float):
+        found = [name for name, value in results.items() if isinstance(value, float)]
+        raise ConfigError(
+            f"objective={config.objective}: the run found no such metric.{nearest(config.objective, found)}"
+        )
+    return run, objective
 
 
 def _log_to(console: "Console") -> None:
@@ -185,6 +217,8 @@ def _explain(error: HydraException | OmegaConfBaseException) -> str:
     cause = error.__cause__
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
+        if f"{group}={name}" in PLUGINS:
+            return f"{group}={name}: not installed. pip install 'aae-runner[{PLUGINS[f'{group}={name}']}]'"
         return f"{group}={name}: there is no such {group}.{nearest(name, error.options or choices(group))}"
     if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
         parent, key = cause.parent_node, str(cause.key)

@@ -130,13 +130,14 @@ class Config:
     engine: Literal["auto", "eager", "compile"]
     trusted: list[str]
     reference: Reference | None
+    objective: str | None
     logging: Logging
     checkpoint: Checkpointing
 
 
 CONSTANT_KEYS = (
-    "seed", "runs", "resume", "device", "engine", "trusted", "reference", "logging", "checkpoint",
-    "schedule.epochs", "data.download",
+    "seed", "runs", "resume", "device", "engine", "trusted", "reference", "objective", "logging",
+    "checkpoint", "schedule.epochs", "data.download",
 )  # fmt: skip
 """Keys that do not change what a run learns, or only how long: they are no part of its identity."""
 

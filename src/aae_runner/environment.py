@@ -8,9 +8,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import joblib
 import torch
 
 import aae_runner
+
+
+def use_own_cores() -> None:
+    """Lets torch use no more threads than this process has cores: its affinity and quota count.
+
+    A parallel sweep says how many by OMP_NUM_THREADS, which torch has read already. With more threads than
+    free cores a step takes several times as long.
+    """
+    torch.set_num_threads(min(torch.get_num_threads(), joblib.cpu_count()))
+
+
+def device_of_job(number: int) -> str:
+    """Spreads the jobs of a sweep over the GPUs: the device of a job, by its number."""
+    count = torch.cuda.device_count()
+    return f"cuda:{number % count}" if count > 1 else "auto"
 
 
 def arithmetic(device: torch.device, engine: str) -> dict[str, str]:

@@ -22,6 +22,7 @@ from aae_runner.engine import (
     compiler,
     exact_products,
 )
+from aae_runner.environment import use_own_cores
 from aae_runner.errors import CheckpointError, ConfigError, NumericalError
 from aae_runner.evaluators import Evaluator, Findings, Snapshot
 from aae_runner.model import Model, assemble
@@ -73,10 +74,11 @@ class Experiment:
 
         Args:
             split: `valid` or `test`.
-            epoch: finished epochs, of which each evaluator looks at its own; None: all look.
+            epoch: finished epochs, of which each evaluator looks at its own and at the last; None: all look.
         """
+        last = epoch == self.config.schedule.epochs
         evaluators = self.evaluators.values()
-        due = [one for one in evaluators if epoch is None or (one.every and epoch % one.every == 0)]
+        due = [one for one in evaluators if epoch is None or (one.every and (last or epoch % one.every == 0))]
         findings: Findings = {}
         if due or epoch is None:  # at the end also for the weights that are saved
             torch.manual_seed(derive_seed("evaluation", self.config.seed))
@@ -181,6 +183,7 @@ def prepare(config: Config, build: Builder) -> Experiment:
         DataError: the data are missing or damaged.
     """
     device = _device(config.device)
+    use_own_cores()
     precision, error = choose_precision(config.precision, device)
     engine = "eager" if config.engine == "auto" else config.engine
     compiled = compiler(engine, device)

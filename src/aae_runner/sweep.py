@@ -10,13 +10,15 @@ class Outcome:
     """How one job ended; its process writes it, whichever launcher started that."""
 
     job: int
-    overrides: str
+    overrides: list[str]
     status: int = 0
     """The exit status that it would have had alone."""
     said: str = ""
     """What went wrong."""
     where: str = ""
     """The run folder, or where it failed the file that has the traceback."""
+    objective: float | None = None
+    """What a search lowers."""
 
     def append_to(self, folder: Path) -> None:
         """Adds a line to the record of a sweep."""
@@ -33,7 +35,7 @@ def read_outcomes(folder: Path) -> list[Outcome]:
 
 
 def print_outcomes(outcomes: list[Outcome]) -> None:
-    """A table: job, overrides, outcome, where to look."""
+    """A table: job, what of its overrides is not every job's, outcome, where to look."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.markup import escape
@@ -42,7 +44,11 @@ def print_outcomes(outcomes: list[Outcome]) -> None:
     table = Table("job", "overrides", "outcome", "where to look", box=SIMPLE_HEAD, title="The sweep's jobs")
     for column in table.columns:
         column.overflow = "fold"  # a path that is cut leads nowhere
+    shared = set[str]().union(*(one.overrides for one in outcomes))
+    shared = shared.intersection(*(one.overrides for one in outcomes)) if len(outcomes) > 1 else set()
     for one in outcomes:
-        outcome = "done" if one.status == 0 else f"status {one.status}: {one.said.split('. ')[0]}"
-        table.add_row(str(one.job), *(escape(text) for text in (one.overrides, outcome, one.where)))
+        done = "done" if one.objective is None else f"{one.objective:.4g}"
+        outcome = done if one.status == 0 else f"status {one.status}: {one.said.split('. ')[0]}"
+        own = " ".join(text for text in one.overrides if text not in shared)
+        table.add_row(str(one.job), *(escape(text) for text in (own, outcome, one.where)))
     Console().print(table)

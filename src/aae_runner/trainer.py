@@ -85,6 +85,7 @@ def _train(experiment: Experiment, folder: Path, stop: Stop, config_yaml: str) -
         saved=saved["record"] if saved else None,
     ) as recorder:
         saver = Saver(experiment, recorder, folder / "checkpoints", saved)
+        valid: dict[str, float] = {}
         recorder.describe(config_yaml, _layout(experiment))
         while True:
             if step % data.steps_per_epoch == 0 and step > looked:
@@ -95,7 +96,8 @@ def _train(experiment: Experiment, folder: Path, stop: Stop, config_yaml: str) -
                 except Interrupted:
                     saver.save(step, looked)
                     raise
-                recorder.epoch(step, recorder.findings(step, "valid", findings, keep=False))
+                valid = recorder.findings(step, "valid", findings, keep=False)
+                recorder.epoch(step, valid)
                 looked = step
             if step == experiment.total_steps:
                 break
@@ -112,6 +114,7 @@ def _train(experiment: Experiment, folder: Path, stop: Stop, config_yaml: str) -
         recorder.conclude(_settings(config), metrics)
     log.info("%s", saver.cost)
     results = {
+        **valid,
         **metrics,
         "identity": identity(config),
         "epochs": config.schedule.epochs,

@@ -1,0 +1,92 @@
+"""Hydra's plugins with this program: parallel jobs, a search, a cluster's launcher."""
+
+import contextlib
+import json
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, Command
+
+from aae_runner.environment import device_of_job
+
+SHORT = (*TINY, "schedule.epochs=1", "evaluators={}")
+LAUNCHERS = "joblib", "submitit_local"
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_jobs_run_in_processes_of_their_own_and_their_outcomes_are_told_together(
+    tmp_path: Path, launcher: str
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "aae_runner", "-m", f"hydra/launcher={launcher}", *SHORT,
+         "schedule.phases.reconstruction.optimizer.lr=1e-3,1e30"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1, ended.stderr
+    assert "1 of 2 jobs failed" in ended.stderr
+    (record,) = (tmp_path / "runs" / "sweeps").glob("*/jobs.jsonl")
+    assert sorted(json.loads(line)["status"] for line in record.read_text().splitlines()) == [0, 5]
+    assert len(list((tmp_path / "runs").glob("digits/*/*/seed0/results.json"))) == 1
+
+
+SEARCH = """
+# @package _global_
+# Mine
+defaults:
+  - learning_rates
+  - override /hydra/sweeper/sampler: grid
+
+objective: valid/error_rate
+hydra:
+  sweeper:
+    params:
+      schedule.phases.reconstruction.optimizer.lr: choice(1e-3, 1e30)
+      schedule.phases.regularization.discriminator.lr: choice(1e-3)
+      schedule.phases.regularization.generator.lr: choice(1e-3)
+      schedule.phases.classification.optimizer.lr: choice(1e-3)
+"""
+
+
+@pytest.mark.filterwarnings("ignore")  # of Optuna's, about itself
+def test_a_search_keeps_its_study_and_takes_a_run_that_diverges_for_infinitely_bad(
+    tmp_path: Path, command: Command
+) -> None:
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "mine.yaml").write_text(SEARCH)
+    arguments = "-m", "--config-dir", str(tmp_path), "search=mine", *TINY, "schedule.epochs=1"
+    assert command(*arguments)[0] == 0
+    (found,) = (tmp_path / "runs" / "sweeps").glob("*/optimization_results.yaml")
+    assert "optimizer.lr: 0.001" in found.read_text()
+    (results,) = (tmp_path / "runs").glob("digits/*/*/seed0/results.json")
+    best = json.loads(results.read_text())["valid/error_rate"]
+    assert f"best_value: {best}" in found.read_text()
+    assert command(*arguments)[0] == 0  # finished runs are not trained again, their trials are added
+    with contextlib.closing(sqlite3.connect(tmp_path / "runs" / "search.db")) as study:
+        assert study.execute("select count(*) from studies").fetchone() == (1,)
+        assert study.execute("select count(*) from trials").fetchone() == (4,)
+
+
+def test_an_objective_that_the_run_does_not_find_is_a_sentence(command: Command) -> None:
+    status, said = command(*SHORT, "objective=valid/eror_rate")
+    assert status == 2
+    assert "objective=valid/eror_rate: the run found no such metric" in said
+
+
+def test_the_last_epoch_is_looked_at_whatever_the_cadence(command: Command, tmp_path: Path) -> None:
+    command(*TINY, "schedule.epochs=3", "evaluators.error_rate.every=2")
+    (rows,) = (tmp_path / "runs").glob("digits/*/*/seed0/metrics.jsonl")
+    looks = [row for row in map(json.loads, rows.read_text().splitlines()) if "valid/error_rate" in row]
+    assert [row["epoch"] for row in looks] == [2, 3]
+    results = json.loads(rows.with_name("results.json").read_text())
+    assert results["valid/error_rate"] == looks[-1]["valid/error_rate"]
+
+
+def test_the_jobs_of_a_sweep_are_spread_over_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [device_of_job(number) for number in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert device_of_job(1) == "auto"
