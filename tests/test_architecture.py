@@ -12,7 +12,7 @@ from aae_runner.config import CONF
 SOURCE = Path(aae_runner.__file__).parent
 ORDER = (
     "__main__", "cli", "sweep", "toolbox", "compare", "finished", "trainer", "resume", "environment",
-    "recorder", "report", "summary",
+    "recorder", "page", "page.curves", "page.differences", "page.markup", "report", "summary",
     "experiment", "evaluators", "evaluators.clusters", "evaluators.distributions", "evaluators.error_rate",
     "evaluators.pictures", "evaluators.probes", "evaluators.snapshot", "figures", "parzen", "prior_match",
     "phases", "engine", "losses", "model", "latents", "priors", "networks", "datasets",

@@ -17,6 +17,7 @@ from scipy import stats
 
 from aae_runner import toolbox
 from aae_runner.errors import ConfigError
+from aae_runner.page import page
 from aae_runner.report import as_json, comma_separated, markdown, seeds_table
 from aae_runner.summary import Row, Series, interval, read_series, rows
 
@@ -97,7 +98,7 @@ def test_each_format_holds_the_same_rows(tmp_path: Path) -> None:
     assert list(lines[0]) == list(objects[0]) == names
     assert float(lines[0]["mean"]) == objects[0]["mean"] == row.mean
     assert (lines[0]["experiment"], objects[0]["experiment"]) == ("", None)
-    for text in (seeds_table(series), markdown(series)):
+    for text in (seeds_table(series), markdown(series), page(series)):
         for cell in ("2.33 ± 1.53 %", "-1.46 to 6.13 %", "1.90 ± 0.10 % (Table 2)", "+0.43 points"):
             assert cell in text
     table = markdown(series).splitlines()
@@ -174,6 +175,7 @@ def test_a_file_is_written_as_its_ending_says_or_as_one_asks(tmp_path: Path, rep
         ("all.csv", "experiment,run,"),
         ("all.json", "[\n"),
         ("all.md", "| experiment |"),
+        ("all.html", "<!doctype html>"),
         ("all.txt", "digits/basic/"),
     ):
         assert report(tmp_path, "-o", tmp_path / name) == (0, "", "")
@@ -194,6 +196,9 @@ def test_an_experiment_is_called_by_the_name_it_was_started_with(
     ((series,), _) = read_series([Path("runs")])
     assert series.runs[0].experiment == "my_first"
     assert report()[1].startswith("my_first: digits/basic/")
+    text = page([series])
+    assert "<h2>1 my_first</h2>" in text
+    assert "Codes of the test images over their prior" in text
 
 
 def test_reports_need_no_torch(tmp_path: Path) -> None:
@@ -202,7 +207,7 @@ def test_reports_need_no_torch(tmp_path: Path) -> None:
         "import sys; from aae_runner import toolbox; toolbox.main(); "
         "sys.exit(f'torch is imported' if 'torch' in sys.modules else 0)"
     )
-    for kind in ("table", "json"):
+    for kind in ("table", "html"):
         done = subprocess.run(
             [sys.executable, "-c", program, "report", str(tmp_path), "--format", kind],
             capture_output=True, text=True, check=False,

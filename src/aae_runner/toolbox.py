@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aae_runner.errors import AAEError, ConfigError
 
-_ENDINGS = {".md": "markdown", ".csv": "csv", ".json": "json"}
+_ENDINGS = {".md": "markdown", ".csv": "csv", ".json": "json", ".html": "html"}
 """What a report is written as, where only its file is named."""
 
 
@@ -26,6 +26,7 @@ class _Version(argparse.Action):
 
 def _report(arguments: argparse.Namespace) -> None:
     from aae_runner.disk import write
+    from aae_runner.page import page
     from aae_runner.report import as_json, comma_separated, markdown, seeds_table
     from aae_runner.summary import read_series
 
@@ -39,6 +40,7 @@ def _report(arguments: argparse.Namespace) -> None:
         "markdown": markdown,
         "csv": comma_separated,
         "json": as_json,
+        "html": page,
     }
     text = shown[kind](series)
     if output is None:
