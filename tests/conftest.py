@@ -1,10 +1,12 @@
-"""What several tests need: a composed config, a finished command, small files in the original formats."""
+"""What several tests need: a composed config, a command, a finished run, small files in original formats."""
 
 import gzip
+import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +29,9 @@ TINY = (
     "network.encoder.width=16", "network.decoder.width=16", "network.discriminator.width=16",
 )  # fmt: skip
 """Networks that train in no time."""
+
+PAPER = {"metric": "test/error_rate", "value": 0.019, "deviation": 0.001, "source": "Table 2"}
+"""A number of the paper, as results.json has it."""
 
 
 def composed(*overrides: str) -> Config:
@@ -56,6 +61,23 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.Captu
         return status, capfd.readouterr().err
 
     return run
+
+
+def finished(folder: Path, rate: float = 0.02, **changed: Any) -> Path:
+    """A run folder with results.json; in `changed` are entries of that."""
+    folder.mkdir(parents=True)
+    results = {
+        "test/coverage": 0.5,
+        "test/error_rate": rate,
+        "test/coverage_reference": 0.9,
+        "epochs": 5,
+        "config": {"reference": PAPER, "heads": {"style": {"_target_": "a.Head", "size": 2}}},
+        "data": {"note": ""},
+        "environment": {"torch": "2.14", "seconds": 2.0},
+        **changed,
+    }
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
 
 
 @pytest.fixture

@@ -1,52 +1,215 @@
-"""The table over seeds."""
+"""Runs by experiment over their seeds: the rows, and each form in which they are shown."""
 
+import csv
+import io
 import json
+import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from rich.console import Console
+from conftest import TINY, Command, finished
+from scipy import stats
 
 from aae_runner import toolbox
 from aae_runner.errors import ConfigError
-from aae_runner.report import seeds_table
+from aae_runner.page import page
+from aae_runner.report import as_json, comma_separated, markdown, seeds_table
+from aae_runner.summary import Row, Series, interval, read_series, rows
+
+Report = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def report(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Report:
+    """Runs `aae report` with arguments: (exit status, stdout, stderr)."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["aae", "report", *map(str, arguments)])
+        status: str | int | None = 0
+        try:
+            toolbox.main()
+        except SystemExit as ended:
+            status = ended.code
+        assert isinstance(status, int)
+        return status, *capfd.readouterr()
+
+    return run
+
+
+def three_seeds(runs: Path) -> list[Series]:
+    for seed, rate in enumerate((0.01, 0.02, 0.04)):
+        finished(runs / "digits" / "basic" / "0123456789" / f"seed{seed}", rate)
+    return read_series([runs])[0]
 
 
 def test_the_report_gives_mean_and_deviation_over_seeds_of_one_length_beside_the_paper(
     tmp_path: Path,
 ) -> None:
-    paper = {"metric": "test/error_rate", "value": 0.019, "deviation": 0.001, "source": "Table 2"}
     for seed, rate in enumerate((0.01, 0.02, 0.03)):
         folder = tmp_path / "digits" / "basic" / "0123456789" / f"seed{seed}"
-        folder.mkdir(parents=True)
-        results = {
-            "test/error_rate": rate,
-            "test/coverage": 0.5,
-            "test/coverage_reference": 0.9,
-            "epochs": 5 if seed < 2 else 9,
-            "config": {"reference": paper},
-            "data": {"note": ""},
-            "environment": {"seconds": 2.0},
-        }
-        (folder / "results.json").write_text(json.dumps(results))
-    console = Console(width=200, record=True)
-    console.print(seeds_table(tmp_path))
-    said = console.export_text()
+        finished(folder, rate, epochs=5 if seed < 2 else 9)
+    said = seeds_table(read_series([tmp_path])[0])
     assert "1.50 ± 0.71 %" in said  # of equal lengths
     assert "3.00 %" in said
     assert said.count("1.90 ± 0.10 % (Table 2)") == 2
+    assert "-0.40 points" in said
+    assert "+1.10 points" in said
     assert said.count("0.9 (a fresh prior sample)") == 2
     assert "coverage_reference" not in said
     assert "digits/basic/0123456789" in said
 
 
-def test_a_folder_without_runs_is_a_sentence_with_status_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_row_holds_the_statistics_of_its_seeds_as_fractions(tmp_path: Path) -> None:
+    row, other = rows(three_seeds(tmp_path))
+    low, high = stats.t.interval(0.95, 2, np.mean([0.01, 0.02, 0.04]), stats.sem([0.01, 0.02, 0.04]))
+    assert (row.metric, row.seeds, row.source) == ("test/error_rate", 3, "Table 2")  # the paper's one first
+    assert [row.mean, row.deviation, row.low, row.high] == pytest.approx(
+        [0.07 / 3, np.std([0.01, 0.02, 0.04], ddof=1), low, high]
+    )
+    assert row.difference == pytest.approx(0.07 / 3 - 0.019)
+    assert (other.reference, other.source, other.difference) == (0.9, "a fresh prior sample", None)
+
+
+@pytest.mark.parametrize("n", [2, 5, 30])
+def test_the_interval_is_students(n: int) -> None:
+    values = np.random.default_rng(n).normal(3, 2, n).tolist()
+    assert interval(values) == pytest.approx(
+        stats.t.interval(0.95, n - 1, np.mean(values), stats.sem(values))
+    )
+
+
+def test_one_seed_has_no_deviation_and_no_interval(tmp_path: Path) -> None:
+    finished(tmp_path / "mnist" / "vae" / "0123456789" / "seed0")
+    series, _ = read_series([tmp_path])
+    assert {(row.deviation, row.low, row.high) for row in rows(series)} == {(None, None, None)}
+    assert "interval" not in seeds_table(series)
+
+
+def test_each_format_holds_the_same_rows(tmp_path: Path) -> None:
+    series = three_seeds(tmp_path)
+    (row, _), names = rows(series), [field.name for field in fields(Row)]
+    lines = list(csv.DictReader(io.StringIO(comma_separated(series))))
+    objects = json.loads(as_json(series))
+    assert list(lines[0]) == list(objects[0]) == names
+    assert float(lines[0]["mean"]) == objects[0]["mean"] == row.mean
+    assert (lines[0]["experiment"], objects[0]["experiment"]) == ("", None)
+    for text in (seeds_table(series), markdown(series), page(series)):
+        for cell in ("2.33 ± 1.53 %", "-1.46 to 6.13 %", "1.90 ± 0.10 % (Table 2)", "+0.43 points"):
+            assert cell in text
+    table = markdown(series).splitlines()
+    assert {line.replace("\\|", "").count("|") for line in table} == {table[1].count("|")}
+
+
+def test_a_run_counts_once_however_it_is_named_and_not_when_moved_aside(tmp_path: Path) -> None:
+    three_seeds(tmp_path)
+    experiment = tmp_path / "digits" / "basic" / "0123456789"
+    finished(experiment / "seed0~1")
+    again = [tmp_path, experiment, experiment / "seed0"]
+    (series,), damaged = read_series(again)
+    assert [run.name for run in series.runs] == ["seed0", "seed1", "seed2"]
+    assert not damaged
+    (alone,), _ = read_series(again[2:])
+    assert len(alone.runs) == 1
+
+
+def test_seeds_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for seed in (10, 2):
+        finished(tmp_path / f"seed{seed}")
+    (series,), _ = read_series([tmp_path])
+    assert [run.name for run in series.runs] == ["seed2", "seed10"]
+
+
+def results(**changed: Any) -> str:
+    whole = {
+        "epochs": 5, "config": {"reference": None}, "data": {"note": ""}, "environment": {"seconds": 1}
+    }  # fmt: skip
+    return json.dumps(whole | changed)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        "{}",
+        "\xff",
+        "[" * 100_000,
+        results(config="none"),
+        results(config={"reference": {"value": 1}}),
+        results(epochs=float("inf")),
+        results(**{"test/error_rate": float("nan")}),
+        results(**{"test/error_rate": 1e300}),
+        results(**{"test/error_rate": [1]}),
+    ],
+)
+def test_damaged_results_are_one_line_and_the_others_are_shown(
+    content: str, tmp_path: Path, report: Report
 ) -> None:
+    three_seeds(tmp_path)
+    damaged = tmp_path / "seed0" / "results.json"
+    damaged.parent.mkdir()
+    damaged.write_text(content, encoding="latin-1")
+    status, said, warned = report(tmp_path)
+    assert (status, warned.count("\n")) == (0, 1)
+    assert f"{damaged}: damaged" in warned
+    assert "2.33 ± 1.53 %" in said
+
+
+def test_a_folder_without_runs_is_a_sentence_with_status_2(tmp_path: Path, report: Report) -> None:
     with pytest.raises(ConfigError):
-        seeds_table(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["aae", "report", str(tmp_path)])
-    with pytest.raises(SystemExit) as ended:
-        toolbox.main()
-    assert ended.value.code == 2
-    assert "no finished run" in capsys.readouterr().err
+        read_series([tmp_path])
+    status, said, warned = report(tmp_path)
+    assert (status, said) == (2, "")
+    assert "no finished run" in warned
+    assert report(tmp_path / "nowhere")[0] == 2
+
+
+def test_a_file_is_written_as_its_ending_says_or_as_one_asks(tmp_path: Path, report: Report) -> None:
+    three_seeds(tmp_path)
+    for name, beginning in (
+        ("all.csv", "experiment,run,"),
+        ("all.json", "[\n"),
+        ("all.md", "| experiment |"),
+        ("all.html", "<!doctype html>"),
+        ("all.txt", "digits/basic/"),
+    ):
+        assert report(tmp_path, "-o", tmp_path / name) == (0, "", "")
+        assert (tmp_path / name).read_text().startswith(beginning)
+    assert report(tmp_path, "--format", "csv")[1].startswith("experiment,run,")
+    assert report(tmp_path, "-o", tmp_path / "all.csv" / "below.csv")[0] == 6
+
+
+def test_an_experiment_is_called_by_the_name_it_was_started_with(
+    command: Command, tmp_path: Path, report: Report
+) -> None:
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (tmp_path / "mine" / "experiment" / "my_first.yaml").write_text(
+        "# @package _global_\ndefaults: [{override /variant: basic}]\n"
+    )
+    status, said = command("--config-dir", "mine", "experiment=my_first", "schedule.epochs=1", *TINY)
+    assert status == 0, said
+    ((series,), _) = read_series([Path("runs")])
+    assert series.runs[0].experiment == "my_first"
+    assert report()[1].startswith("my_first: digits/basic/")
+    text = page([series])
+    assert "<h2>1 my_first</h2>" in text
+    assert "Codes of the test images over their prior" in text
+
+
+def test_reports_need_no_torch(tmp_path: Path) -> None:
+    three_seeds(tmp_path)
+    program = (
+        "import sys; from aae_runner import toolbox; toolbox.main(); "
+        "sys.exit(f'torch is imported' if 'torch' in sys.modules else 0)"
+    )
+    for kind in ("table", "html"):
+        done = subprocess.run(
+            [sys.executable, "-c", program, "report", str(tmp_path), "--format", kind],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr

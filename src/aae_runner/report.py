@@ -1,36 +1,68 @@
 """What a person reads when a run has ended, and when many have."""
 
+import csv
+import io
 import json
-import statistics
-from collections import defaultdict
-from collections.abc import Mapping
+import math
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from aae_runner.errors import ConfigError
+from aae_runner.summary import Row, Series, rows
 
 _NAMES = {
     "test/error_rate": "test error",
     "test/nearest_neighbor_error_rate": "1-nearest-neighbor on the same labels",
     "test/reconstruction_error": "reconstruction error (half the squared distance)",
 }
+COLUMNS = ("metric", "mean ± std", "95 % interval", "seeds", "to compare with", "difference")
+"""What `cells` are."""
+
+
+def is_share(tag: str) -> bool:
+    """Whether a metric is printed as per cent: rates and accuracies are."""
+    return tag.endswith(("_rate", "_accuracy"))
 
 
 def readable(tag: str, value: float, deviation: float | None = None) -> str:
     """Rates and accuracies are printed as per cent, other numbers with four digits."""
-    share = tag.endswith(("_rate", "_accuracy"))
-    shown = [f"{100 * one:.2f}" if share else f"{one:.4g}" for one in (value, deviation) if one is not None]
-    return " ± ".join(shown) + (" %" if share else "")
+    return _joined(tag, " ± ", value, deviation)
 
 
-def _tags(results: Mapping[str, Any]) -> list[str]:
-    """Of the final metrics that have a line of their own."""
-    return [tag for tag in results if tag.startswith("test/") and not tag.endswith("_reference")]
+def _joined(tag: str, between: str, *values: float | None, digits: str = ".4g") -> str:
+    share = is_share(tag)
+    shown = [f"{100 * one:.2f}" if share else f"{one:{digits}}" for one in values if one is not None]
+    return between.join(shown) + (" %" if share else "")
+
+
+def _digits(deviation: float | None) -> str:
+    """The format of a number that is known up to a deviation, of which two digits are shown."""
+    places = 1 - math.floor(math.log10(deviation)) if deviation else 9
+    return f".{max(0, places)}f" if places < 7 else ".4g"
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row as a person reads it, by `COLUMNS`; a difference of rates is in points."""
+    tag, digits = row.metric, _digits(row.deviation)
+    found = _joined(tag, " ± ", row.mean, row.deviation, digits=digits)
+    interval, beside, difference = "", "", ""
+    if row.low is not None:
+        interval = _joined(tag, " to ", row.low, row.high, digits=digits)
+    if row.reference is not None:
+        beside = f"{readable(tag, row.reference, row.reference_deviation)} ({row.source})"
+    if row.difference is not None:
+        points = f"{100 * row.difference:+.2f} points"
+        difference = points if is_share(tag) else f"{row.difference:+.4g}"
+    return tag.removeprefix("test/"), found, interval, str(row.seeds), beside, difference
 
 
 def _beside(tag: str, results: Mapping[str, Any]) -> str:
@@ -46,44 +78,68 @@ def _beside(tag: str, results: Mapping[str, Any]) -> str:
 def closing_table(results: Mapping[str, Any], folder: Path) -> Group:
     """The final metrics, where the run is, and how to look at it."""
     table = Table(show_header=False, box=None, padding=(0, 2))
-    for tag in _tags(results):
-        table.add_row(_NAMES.get(tag, tag), readable(tag, results[tag]), _beside(tag, results))
+    for tag in results:
+        if tag.startswith("test/") and not tag.endswith("_reference"):
+            table.add_row(_NAMES.get(tag, tag), readable(tag, results[tag]), _beside(tag, results))
     lines = [f"pictures:    {folder / 'figures'}", f"TensorBoard: tensorboard --logdir {folder}"]
     if note := results["data"]["note"]:
         lines.insert(0, f"Data: {note}.")
     return Group(table, *(Text(line, overflow="fold") for line in lines))
 
 
-def seeds_table(runs: Path) -> Table:
-    """Every experiment under a folder: each final metric as mean ± standard deviation over its seeds.
+def said(series: Series) -> str:
+    """How much was trained, and what is to be known of the data."""
+    first, n = series.runs[0], len(series.runs)
+    seconds = sum(run.seconds for run in series.runs) / n
+    parts = [counted(first.epochs, "epoch"), counted(n, "seed"), f"{seconds:,.0f} s each", first.note]
+    return ", ".join(part for part in parts if part)
 
-    Runs of unequal lengths are told apart. Beside stands the paper's number, or that of a fresh prior sample.
 
-    Raises:
-        ConfigError: there is no finished run.
-    """
-    groups: dict[tuple[Path, int], list[dict[str, Any]]] = defaultdict(list)
-    for path in sorted(runs.rglob("results.json")):
-        if "~" not in path.parent.name:  # moved aside by resume=false
-            results = json.loads(path.read_text(encoding="utf-8"))
-            groups[path.parent.parent, results["epochs"]].append(results)
-    if not groups:
-        raise ConfigError(f"{runs}: holds no finished run. Name the folder given as runs=FOLDER.")
-    names = "run", "epochs", "seeds", "seconds", "test metric", "mean ± std", "to compare with"
-    table = Table(*names, box=SIMPLE_HEAD)
-    table.columns[0].overflow = "fold"
-    table.columns[-2].no_wrap = True
-    for (folder, epochs), group in groups.items():
-        seconds = statistics.mean(one["environment"]["seconds"] for one in group)
-        noted = " *" if group[0]["data"]["note"] else ""
-        head = [f"{folder.relative_to(runs)}{noted}", str(epochs), str(len(group)), f"{seconds:.0f}"]
-        for tag in _tags(group[0]):
-            values = [one[tag] for one in group if tag in one]
-            deviation = statistics.stdev(values) if len(values) > 1 else None
-            found = readable(tag, statistics.mean(values), deviation)
-            table.add_row(*head, tag.removeprefix("test/"), found, _beside(tag, group[0]))
-            head = [""] * len(head)
-        table.add_section()
-    if notes := {one["data"]["note"] for group in groups.values() for one in group if one["data"]["note"]}:
-        table.caption = "* " + "; ".join(sorted(notes))
-    return table
+def counted(n: int, noun: str) -> str:
+    """1 seed, 2 seeds."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def seeds_table(series: Iterable[Series]) -> str:
+    """A table for each experiment, as wide as the terminal where there is one; empty columns are left out."""
+    text = io.StringIO()
+    console = Console(file=text, width=shutil.get_terminal_size((1000, 0)).columns)
+    for one in series:
+        experiment = one.runs[0].experiment
+        heading = f"{experiment}: {one.folder}" if experiment else one.folder
+        columns = zip(COLUMNS, *map(cells, rows([one])), strict=True)
+        kept = [column for column in columns if any(column[1:])]
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for name, *_ in kept:
+            table.add_column(name, overflow="fold", no_wrap=name in COLUMNS[:2])
+        for line in list(zip(*kept, strict=True))[1:]:
+            table.add_row(*map(Text, line))
+        console.print(Text(heading), Text(said(one)), table, sep="\n")
+    return "".join(f"{line.rstrip()}\n" for line in text.getvalue().rstrip().splitlines())
+
+
+def markdown(series: Iterable[Series]) -> str:
+    """One table of all, to be pasted into a text."""
+    lines = [("experiment", "epochs", *COLUMNS), ("---",) * (2 + len(COLUMNS))]
+    for one in series:
+        lines += [(one.name, str(row.epochs), *cells(row)) for row in rows([one])]
+    return "".join(f"| {' | '.join(map(_literal, line))} |\n" for line in lines)
+
+
+def comma_separated(series: Iterable[Series]) -> str:
+    """One line for each `Row`, under the names of its fields."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
+    table.writeheader()
+    table.writerows(map(asdict, rows(series)))
+    return text.getvalue()
+
+
+def as_json(series: Iterable[Series]) -> str:
+    """A list with an object for each `Row`."""
+    return json.dumps([asdict(row) for row in rows(series)], indent=2) + "\n"
+
+
+def _literal(text: str) -> str:
+    """A text that Markdown takes as it stands."""
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", escape(text, quote=False))

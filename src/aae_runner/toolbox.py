@@ -1,10 +1,14 @@
 """`aae`: what comes before and after a run."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from aae_runner.errors import AAEError, ConfigError
+
+_ENDINGS = {".md": "markdown", ".csv": "csv", ".json": "json", ".html": "html"}
+"""What a report is written as, where only its file is named."""
 
 
 class _Version(argparse.Action):
@@ -21,11 +25,28 @@ class _Version(argparse.Action):
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from rich.console import Console
+    from aae_runner.disk import write
+    from aae_runner.page import page
+    from aae_runner.report import as_json, comma_separated, markdown, seeds_table
+    from aae_runner.summary import read_series
 
-    from aae_runner.report import seeds_table
-
-    Console().print(seeds_table(arguments.runs))
+    series, damaged = read_series(arguments.runs)
+    for sentence in damaged:
+        print(f"aae: {sentence}", file=sys.stderr)
+    output: Path | None = arguments.output
+    kind = arguments.format or _ENDINGS.get(output.suffix if output else "", "table")
+    shown = {
+        "table": seeds_table,
+        "markdown": markdown,
+        "csv": comma_separated,
+        "json": as_json,
+        "html": page,
+    }
+    text = shown[kind](series)
+    if output is None:
+        print(text, end="", flush=True)
+    else:
+        write(output, text.encode())
 
 
 def _compare(arguments: argparse.Namespace) -> None:
@@ -72,8 +93,12 @@ def main() -> None:
     commands = parser.add_subparsers(required=True, metavar="command")
     report = commands.add_parser("report", help="final metrics of all runs, mean ± deviation over seeds")
     report.add_argument(
-        "runs", type=Path, nargs="?", default=Path("runs"), help="folder of runs (default: runs)"
+        "runs", type=Path, nargs="*", default=[Path("runs")], help="folders of runs (default: runs)"
     )
+    report.add_argument(
+        "--format", choices=("table", *_ENDINGS.values()), help="(default: by the ending of FILE, or table)"
+    )
+    report.add_argument("-o", "--output", type=Path, metavar="FILE", help="the file (default: the terminal)")
     report.set_defaults(run=_report)
     compare = commands.add_parser(
         "compare", help="the codes of two or more runs, side by side over their priors"
@@ -98,3 +123,5 @@ def main() -> None:
     except AAEError as error:
         print(f"aae: {error}", file=sys.stderr)
         sys.exit(error.status)
+    except BrokenPipeError:  # output piped into `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
