@@ -17,7 +17,7 @@ from aae_runner.data import Images
 from aae_runner.errors import ConfigError
 from aae_runner.evaluators import Snapshot, Source, error_rate, nearest_neighbor_error, own_part_rate
 from aae_runner.experiment import build_parts
-from aae_runner.figures import Map, latent_maps, pictures, representation, tables
+from aae_runner.figures import Map, confusion, latent_maps, pictures, representation, tables
 from aae_runner.priors import GaussianMixture, SwissRoll
 
 
@@ -53,7 +53,7 @@ def test_each_variant_finds_its_figures_and_metrics_on_the_test_split() -> None:
     likelihood = {"log_likelihood", "log_likelihood_standard_error", "parzen_sigma"}
     measures = {"coverage", "mass_error", "outside", "sliced_wasserstein", "squared_mmd"}
     match = measures | {f"{name}_reference" for name in measures}
-    assert set(found["basic"]) == basic | more | likelihood | match
+    assert set(found["basic"]) == basic | more | likelihood | match | {"codes"}
     more = {"error_rate", "nearest_neighbor_error_rate", "style_grid"}
     assert set(found["semi_supervised"]) == basic | more
     assert all(isinstance(value, float | Figure) for one in found.values() for value in one.values())
@@ -192,3 +192,12 @@ def test_tables_stand_five_in_a_row_each_under_its_name() -> None:
     assert [axes.get_title() for axes in figure.axes] == [f"component {k}" for k in range(7)]
     figure.draw_without_rendering()
     assert len({round(axes.get_position().y1, 3) for axes in figure.axes}) == 2
+
+
+def test_a_confusion_matrix_shows_the_share_of_each_class_that_is_taken_for_each() -> None:
+    figure = confusion(np.array([[3, 1], [0, 5]]), ["cat", "dog"], "animals")
+    (axes,) = figure.axes
+    assert [(text.get_position(), text.get_text()) for text in axes.texts] == [
+        ((0, 0), "75.0"), ((1, 0), "25.0"), ((1, 1), "100"),
+    ]  # fmt: skip
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["cat", "dog"]

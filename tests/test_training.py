@@ -40,9 +40,12 @@ def finished(command: Command, tmp_path: Path) -> Path:
 def test_a_run_leaves_what_it_promises(finished: Path) -> None:
     assert finished.parts[-4:-2] == ("digits", "semi_supervised")
     names = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
-    figures = {f"figures/{name}.png" for name in ("reconstructions", "samples", "latent_map", "style_grid")}
+    drawn = "confusion", "reconstructions", "samples", "latent_map", "style_grid"
+    figures = {f"figures/{name}.png" for name in drawn}
     hydra = {f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")}
-    expected = figures | hydra | {"metrics.jsonl", "results.json", "model.safetensors", "run.log"}
+    projector = {f"00020/codes/{name}" for name in ("metadata.tsv", "sprite.png", "tensors.tsv")}
+    projector.add("projector_config.pbtxt")
+    expected = figures | hydra | projector | {"metrics.jsonl", "results.json", "model.safetensors", "run.log"}
     assert expected <= names
     rest = names - expected - {".lock", "checkpoints/step_000000020.pt"}
     assert [name.startswith("events.out.tfevents.") for name in rest] == [True]

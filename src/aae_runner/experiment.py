@@ -32,6 +32,9 @@ from aae_runner.priors import Prior
 CALIBRATION = 10_000
 """Clean training images on which batch norm's statistics are measured before an evaluation."""
 
+PROJECTED = 10_000
+"""Codes that are put into TensorBoard's projector, at most."""
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -90,6 +93,8 @@ class Experiment:
                 snapshot = Snapshot(self.model, self.priors, self.data, split)
                 for evaluator in due:
                     findings |= evaluator(snapshot)
+                if epoch is None:
+                    findings["codes"] = snapshot.projection(PROJECTED)
                 self.model.train()
         return findings
 

@@ -136,6 +136,35 @@ def representation(points: Tensor, y: Tensor, heads: Tensor, *, names: Sequence[
     return figure
 
 
+def confusion(counts: NDArray[np.int64], names: Sequence[str], title: str) -> Figure:
+    """How often each class (a row) is taken for each (a column): per cent of the row, and none where 0.
+
+    Args:
+        counts: (K, K) images.
+        names: K names of classes.
+        title: above the table.
+    """
+    share = 100 * counts / counts.sum(1, keepdims=True).clip(1)
+    size = max(3.6, 0.55 * len(names) + 1.2)
+    figure = Figure(figsize=(size, size), layout="constrained", dpi=120)
+    axes = figure.add_subplot()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
+    for i, j in zip(*counts.nonzero(), strict=True):
+        text = f"{share[i, j]:.1f}" if share[i, j] < 99.95 else "100"
+        axes.text(
+            j, i, text, ha="center", va="center", fontsize=8, color="white" if share[i, j] > 50 else INK
+        )
+    turned = max(map(len, names)) > 3
+    axes.set_xticks(range(len(names)), names, rotation=90 if turned else 0)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("taken for", color=INK)
+    axes.set_ylabel("class", color=INK)
+    axes.tick_params(length=0, colors=INK, labelsize=9)
+    axes.spines[:].set_visible(False)
+    axes.set_title(title, color=INK, fontsize=11)
+    return figure
+
+
 def _show(axes: Axes, rows: Tensor) -> None:
     """(R, K, C, H, W) as one image with gaps of a pixel."""
     r, k, c, h, w = rows.shape

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from aae_runner.disk import unwritable, write
 from aae_runner.errors import CheckpointError, NumericalError
-from aae_runner.evaluators import Findings
+from aae_runner.evaluators import Findings, Projection
 from aae_runner.report import readable
 
 log = logging.getLogger("aae_runner")
@@ -188,6 +189,9 @@ class Recorder:
         metrics = {f"{split}/{name}": value for name, value in findings.items() if isinstance(value, float)}
         if metrics:
             self._row(step, metrics)
+        for name, found in findings.items():
+            if isinstance(found, Projection):
+                self._project(step, name, found)
         for name, figure in findings.items():
             if not isinstance(figure, Figure):
                 continue
@@ -203,6 +207,17 @@ class Recorder:
                 write(self._folder / "figures" / f"{name}.png", png.getvalue())
         self._clock, self._clock_step = time.monotonic(), step  # looking does not count as training
         return metrics
+
+    def _project(self, step: int, name: str, found: Projection) -> None:
+        """Into TensorBoard's projector, which wants square pictures."""
+        if self._board is None:
+            return
+        folder = self._folder / f"{step:05d}"  # as the writer names it; it complains where there is one
+        with self._harmless():
+            shutil.rmtree(folder, ignore_errors=True)
+            height, width = found.pictures.shape[2:]
+            pictures = found.pictures if height == width else None
+            self._board.add_embedding(found.codes, found.labels, pictures, step, name)
 
     def describe(self, config_yaml: str, layout: Mapping[str, Mapping[str, list[Any]]]) -> None:
         """Puts the config and the arrangement of the curves into TensorBoard."""

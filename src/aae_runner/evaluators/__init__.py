@@ -12,11 +12,11 @@ from aae_runner.evaluators.pictures import (
     StyleGrid,
 )
 from aae_runner.evaluators.probes import Probe
-from aae_runner.evaluators.snapshot import Evaluator, Every, Findings, Priors, Snapshot, Source
+from aae_runner.evaluators.snapshot import Evaluator, Every, Findings, Priors, Projection, Snapshot, Source
 
 __all__ = [
     "ClusterError", "ClusterGallery", "ErrorRate", "Evaluator", "Every", "Findings", "LatentMap",
-    "LogLikelihood", "Manifold", "OwnPart", "PriorMatch", "Priors", "Probe", "Reconstructions",
+    "LogLikelihood", "Manifold", "OwnPart", "PriorMatch", "Priors", "Probe", "Projection", "Reconstructions",
     "Representation", "Samples", "Snapshot", "Source", "StyleGrid", "error_rate", "nearest_neighbor_error",
     "own_part_rate",
 ]  # fmt: skip

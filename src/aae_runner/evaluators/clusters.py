@@ -11,7 +11,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aae_runner.data import normalize
-from aae_runner.evaluators.snapshot import Evaluator, Every, Findings, Priors, Snapshot, one_of
+from aae_runner.evaluators.snapshot import (
+    Evaluator,
+    Every,
+    Findings,
+    Priors,
+    Snapshot,
+    contingency,
+    one_of,
+)
 from aae_runner.model import Model
 
 Labels = NDArray[np.int64]
@@ -56,11 +64,6 @@ def by_assignment(counts: NDArray[np.int64]) -> Labels:
     rows, columns = linear_sum_assignment(counts, maximize=True)
     labels[rows] = columns
     return labels
-
-
-def contingency(clusters: Tensor, y: Tensor, k: int, classes: int) -> NDArray[np.int64]:
-    """(K, classes): how many images of each cluster (N,) have each label (N,)."""
-    return np.asarray(torch.bincount(clusters * classes + y, minlength=k * classes).view(k, classes).cpu())
 
 
 class ClusterError(Evaluator):

@@ -11,6 +11,7 @@ from aae_runner.evaluators.snapshot import (
     Findings,
     Priors,
     Snapshot,
+    contingency,
     nearest,
     one_of,
 )
@@ -20,7 +21,8 @@ from aae_runner.model import Model
 class ErrorRate(Evaluator):
     """Share of images whose most probable class under q(y|x) is not theirs (Table 2).
 
-    At the end also the 1-nearest-neighbor error on the same labels: what the pixels alone give.
+    At the end also the 1-nearest-neighbor error on the same labels, what the pixels alone give, and which
+    classes are taken for which.
 
     Args:
         model: what will be looked at.
@@ -34,13 +36,18 @@ class ErrorRate(Evaluator):
         self.head = one_of(model.heads, head, "head")
 
     def __call__(self, snapshot: Snapshot) -> Findings:
-        """`error_rate`, and on the test split `nearest_neighbor_error_rate`."""
-        logits = snapshot.parameters[self.head]
-        findings: Findings = {"error_rate": error_rate(logits, snapshot.images.y)}
+        """`error_rate`, and on the test split `nearest_neighbor_error_rate` and the figure `confusion`."""
+        logits, y, names = snapshot.parameters[self.head], snapshot.images.y, snapshot.data.names
+        findings: Findings = {"error_rate": error_rate(logits, y)}
         if snapshot.split == "test":
+            from aae_runner import figures
+
             findings["nearest_neighbor_error_rate"] = nearest_neighbor_error(
                 snapshot.images, snapshot.data.labelled
             )
+            k = len(names)  # of more outputs than classes, those beyond are never trained
+            counts = contingency(y, logits[:, :k].argmax(1), k, k)
+            findings["confusion"] = figures.confusion(counts, names, "Classes of the test images, per cent")
         return findings
 
 

@@ -4,13 +4,15 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
+import numpy as np
 import torch
 from annotated_types import Ge
+from numpy.typing import NDArray
 from torch import Tensor
 
-from aae_runner.data import Data, Images
+from aae_runner.data import Data, Images, normalize
 from aae_runner.errors import ConfigError
 from aae_runner.latents import Codes, Gaussian
 from aae_runner.model import Model
@@ -19,8 +21,20 @@ from aae_runner.priors import Categorical, Prior
 if TYPE_CHECKING:  # matplotlib is slow to import, and the first figure is drawn long after the start
     from matplotlib.figure import Figure
 
-Findings = dict[str, "float | Figure"]
-"""Metrics (rates are fractions in [0, 1]) and figures, by name."""
+
+class Projection(NamedTuple):
+    """Codes to be turned about by hand, in TensorBoard's projector."""
+
+    codes: Tensor
+    """(N, D)."""
+    labels: list[str]
+    """N names of classes."""
+    pictures: Tensor
+    """(N, C, H, W) in [0, 1]."""
+
+
+Findings = dict[str, "float | Figure | Projection"]
+"""Metrics (rates are fractions in [0, 1]), figures and projections, by name."""
 
 Every = Annotated[int, Ge(1)] | None
 Priors = Mapping[str, Prior]
@@ -62,6 +76,12 @@ class Snapshot:
         return {
             name: torch.cat([codes[name].parameters for codes in self._codes]) for name in self.model.heads
         }
+
+    def projection(self, most: int) -> Projection:
+        """The codes of the first head, of at most `most` images."""
+        images = self.images[:most]
+        codes = next(iter(self.values.values()))[:most]
+        return Projection(codes, [self.data.names[k] for k in images.y.tolist()], normalize(images.x))
 
     @cached_property
     def _codes(self) -> list[Codes]:
@@ -107,6 +127,11 @@ def nearest(x: Tensor, known: Images) -> Tensor:
         best = torch.minimum(distance, best)
         start += len(flat)
     return index
+
+
+def contingency(groups: Tensor, y: Tensor, k: int, classes: int) -> NDArray[np.int64]:
+    """(K, classes): how many images of each of k groups (N,) have each label (N,)."""
+    return np.asarray(torch.bincount(groups * classes + y, minlength=k * classes).view(k, classes).cpu())
 
 
 class Source:
