@@ -15,7 +15,14 @@ from sklearn.neighbors import KNeighborsClassifier
 from aae_runner.build import Builder
 from aae_runner.data import Images
 from aae_runner.errors import ConfigError
-from aae_runner.evaluators import Snapshot, Source, error_rate, nearest_neighbor_error, own_part_rate
+from aae_runner.evaluators import (
+    Projection,
+    Snapshot,
+    Source,
+    error_rate,
+    nearest_neighbor_error,
+    own_part_rate,
+)
 from aae_runner.experiment import build_parts
 from aae_runner.figures import Map, confusion, latent_maps, pictures, representation, tables
 from aae_runner.priors import GaussianMixture, SwissRoll
@@ -54,9 +61,10 @@ def test_each_variant_finds_its_figures_and_metrics_on_the_test_split() -> None:
     measures = {"coverage", "mass_error", "outside", "sliced_wasserstein", "squared_mmd"}
     match = measures | {f"{name}_reference" for name in measures}
     assert set(found["basic"]) == basic | more | likelihood | match | {"codes"}
-    more = {"error_rate", "nearest_neighbor_error_rate", "style_grid"}
+    more = {"error_rate", "nearest_neighbor_error_rate", "style_grid", "confusion", "codes"}
     assert set(found["semi_supervised"]) == basic | more
-    assert all(isinstance(value, float | Figure) for one in found.values() for value in one.values())
+    kinds = float | Figure | Projection
+    assert all(isinstance(value, kinds) for one in found.values() for value in one.values())
 
 
 def test_evaluation_is_a_function_of_the_model_alone() -> None:
