@@ -58,7 +58,7 @@ def unwritable(path: Path, error: OSError, needed: int | None = None) -> DiskErr
     need = "" if needed is None else f"{needed / 2**20:,.1f} MiB were needed; "
     return DiskError(
         f"{path}: cannot be written ({error.strerror}). {need}{folder} has {free:,.0f} MiB free. Make room, "
-        "or choose another place with runs=FOLDER."
+        "or choose another place (runs=FOLDER, -o FILE)."
     )
 
 
