@@ -37,22 +37,28 @@ class Map(NamedTuple):
     """(M, D) samples of the prior, 100,000 or more for smooth contours."""
 
 
-def pictures(rows: Tensor, title: str, column_labels: Sequence[str] = ()) -> Figure:
+def pictures(
+    rows: Tensor, title: str, column_labels: Sequence[str] = (), row_labels: Sequence[str] = ()
+) -> Figure:
     """A table of pictures.
 
     Args:
         rows: (R, K, C, H, W) in [0, 1], gray (C = 1) or RGB (C = 3); values outside are clipped.
         title: above the table.
         column_labels: K texts above the columns, or none.
+        row_labels: R texts at the left of the rows, or none.
     """
-    r, k, _, _, w = rows.shape
+    r, k, _, h, w = rows.shape
     tile = 0.55  # inches
-    figure = Figure(figsize=(k * tile + 0.6, r * tile + 0.45), layout="constrained", dpi=120)
+    above = 0.75 if column_labels else 0.45
+    size = (max(4.0, k * tile + 0.6), r * tile + above)
+    figure = Figure(figsize=size, layout="constrained", dpi=120)
     axes = figure.add_subplot()
     _show(axes, rows)
     axes.set_title(title, color=INK, fontsize=11, wrap=True)
     axes.set_xticks([GAP + (j + 0.5) * (w + GAP) for j in range(len(column_labels))], column_labels)
     axes.xaxis.tick_top()
+    axes.set_yticks([GAP + (i + 0.5) * (h + GAP) for i in range(len(row_labels))], row_labels)
     return figure
 
 

@@ -82,13 +82,7 @@ class Pictures:
             pass
         except Exception as error:  # whatever a damaged byte leads to
             log.warning("%s cannot be used (%s); the pictures are read again.", kept, error)
-        console = Console()
-        with ThreadPoolExecutor() as pool:  # decoding releases Python's lock
-            read = pool.map(lambda path: _picture(path, self.shape), files)
-            shown = track(read, "reading pictures", len(files), console=console, transient=True,
-                          disable=not console.is_terminal)  # fmt: skip
-            for place, pixels in enumerate(shown):
-                x[place] = pixels
+        x = read_pictures(files, self.shape)
         try:
             with written(kept) as file:
                 np.savez(file, x=x)
@@ -98,22 +92,43 @@ class Pictures:
         return x
 
 
+def read_pictures(files: Sequence[Path], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """The pixels (N, C, H, W) of pictures, each resized to a shape (C, H, W).
+
+    Raises:
+        DataError: one cannot be read.
+    """
+    x = np.empty((len(files), *shape), np.uint8)
+    console = Console()
+    with ThreadPoolExecutor() as pool:  # decoding releases Python's lock
+        read = pool.map(lambda path: _picture(path, shape), files)
+        shown = track(read, "reading pictures", len(files), console=console, transient=True,
+                      disable=not console.is_terminal)  # fmt: skip
+        for place, pixels in enumerate(shown):
+            x[place] = pixels
+    return x
+
+
+def find_pictures(folder: Path) -> list[Path]:
+    """The pictures in a folder at any depth, in the order of their names.
+
+    Raises:
+        DataError: there are none.
+    """
+    if not (found := sorted(path for path in folder.rglob("*") if _is_picture(path.relative_to(folder)))):
+        raise fail(folder, "no pictures", f"Allowed are {', '.join(SUFFIXES)}. Put some there, at any depth.")
+    return found
+
+
 def _by_class(folder: Path) -> dict[str, list[Path]]:
     """The pictures of each class, both in the order of their names."""
     remedy = f"Put pictures into {folder}/<class>, a sub-folder a class (data.root is the folder above)."
     if not folder.is_dir():
         raise fail(folder, "no such folder", remedy)
-    found = {
-        one.name: sorted(path for path in one.rglob("*") if _is_picture(path.relative_to(folder)))
-        for one in sorted(folder.iterdir())
-        if one.is_dir() and not one.name.startswith(".")
-    }
-    if not found:
+    classes = [one for one in sorted(folder.iterdir()) if one.is_dir() and not one.name.startswith(".")]
+    if not classes:
         raise fail(folder, "no sub-folders", remedy)
-    for name, paths in found.items():
-        if not paths:
-            raise fail(folder / name, "no pictures", f"Allowed are {', '.join(SUFFIXES)}. {remedy}")
-    return found
+    return {one.name: find_pictures(one) for one in classes}
 
 
 def _is_picture(path: Path) -> bool:
