@@ -15,15 +15,19 @@ import torch
 from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
 
-from aae_runner import cli
+import aae_runner
+from aae_runner import cli, toolbox
 from aae_runner.build import Builder
 from aae_runner.config import CONF, Config, settle
 from aae_runner.experiment import Experiment, prepare
+from aae_runner.finished import Finished
 
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start
 
 Command = Callable[..., tuple[int, str]]
+Toolbox = Callable[..., tuple[int, str]]
+Run = Callable[[str], Finished]
 
 TINY = (
     "network.encoder.width=16", "network.decoder.width=16", "network.discriminator.width=16",
@@ -78,6 +82,52 @@ def finished(folder: Path, rate: float = 0.02, **changed: Any) -> Path:
     }
     (folder / "results.json").write_text(json.dumps(results))
     return folder
+
+
+def trained(command: Command, variant: str, *more: str) -> Path:
+    """The folder of a short run on digits."""
+    status, said = command(f"variant={variant}", "schedule.epochs=1", "evaluators={}", *TINY, *more)
+    assert status == 0, said
+    (results,) = Path("runs/digits").glob(f"{variant}/*/seed0/results.json")
+    return results.parent
+
+
+SHORT = ("schedule.epochs=2", "logging.every=5")
+MORE = {
+    "semi_supervised": ["evaluators.error_rate.every=1"],
+    "basic": ["evaluators.log_likelihood=null"],
+    "vae": ["evaluators.log_likelihood=null"],
+}
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A short run of a variant on digits, opened; trained once."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    def opened(variant: str) -> Finished:
+        more = MORE.get(variant, [])
+        return aae_runner.train([f"variant={variant}", f"runs={folder}", *SHORT, *TINY, *more])
+
+    return opened
+
+
+@pytest.fixture
+def aae(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Toolbox:
+    """Runs `aae` with arguments: (exit status, what it printed)."""
+
+    def run(*arguments: str | Path) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["aae", *map(str, arguments)])
+        status: str | int | None = 0
+        try:
+            toolbox.main()
+        except SystemExit as ended:
+            status = ended.code
+        assert isinstance(status, int)
+        said = capfd.readouterr()
+        return status, said.out + said.err
+
+    return run
 
 
 @pytest.fixture

@@ -1,43 +1,20 @@
-"""Runs opened again, and side by side."""
+"""Runs opened again: from a script, and side by side."""
 
 import json
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from conftest import TINY, Command
+import torch
+from conftest import TINY, Command, Run, Toolbox, trained
 from matplotlib.image import imread
 
-from aae_runner import toolbox
-
-Toolbox = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def aae(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Toolbox:
-    """Runs `aae` with arguments: (exit status, what it printed on stderr)."""
-
-    def run(*arguments: str | Path) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["aae", *map(str, arguments)])
-        status: str | int | None = 0
-        try:
-            toolbox.main()
-        except SystemExit as ended:
-            status = ended.code
-        assert isinstance(status, int)
-        return status, capfd.readouterr().err
-
-    return run
-
-
-def trained(command: Command, variant: str, *more: str) -> Path:
-    """The folder of a short run on digits."""
-    status, said = command(f"variant={variant}", "schedule.epochs=1", "evaluators={}", *TINY, *more)
-    assert status == 0, said
-    (results,) = Path("runs/digits").glob(f"{variant}/*/seed0/results.json")
-    return results.parent
+import aae_runner
+from aae_runner.data import normalize
+from aae_runner.errors import CheckpointError, ConfigError
 
 
 def test_two_runs_are_drawn_side_by_side(command: Command, aae: Toolbox, tmp_path: Path) -> None:
@@ -97,3 +74,130 @@ def test_a_strangers_run_executes_nothing_whatever_its_config_says(
     assert (status, "not from a trusted place" in said) == (2, True)
     assert [path.name for path in victim.iterdir()] == ["metrics.jsonl"]
     assert (victim / "metrics.jsonl").read_text() == "precious"
+
+
+def test_train_is_the_command_its_run_lies_in_the_same_folder_and_is_continued(command: Command) -> None:
+    folder = trained(command, "semi_supervised")
+    overrides = ["schedule.epochs=1", "evaluators={}", *TINY]
+    before = (folder / "results.json").stat().st_mtime_ns
+    run = aae_runner.train(overrides)
+    assert run.folder == folder
+    assert (folder / "results.json").stat().st_mtime_ns == before
+    more = aae_runner.train([*overrides, "schedule.epochs=2"])
+    assert more.folder == folder
+    assert (run.results["epochs"], more.results["epochs"]) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["schedule.epoch=1"], "epochs"),
+        (["data=mist"], "mnist"),
+        (["prior=null"], "gaussian"),
+        (["seed=0,1"], "Ambiguous"),
+    ],
+)
+def test_train_raises_a_sentence_and_does_not_exit(overrides: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        aae_runner.train(overrides)
+
+
+def test_train_and_open_run_find_your_own_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    own = Path("my own é")
+    (own / "prior").mkdir(parents=True)
+    (own / "prior" / "dot.yaml").write_text("# A point\n_target_: dot_prior.Dot\n")
+    (own / "dot_prior.py").write_text(
+        "from aae_runner.priors import Gaussian\n\n\nclass Dot(Gaussian):\n"
+        "    def __init__(self, size, /):\n        super().__init__(size, std=0.1)\n"
+    )
+    overrides = ["prior=dot", "schedule.epochs=1", "evaluators={}", *TINY]
+    run = aae_runner.train(overrides, config_dirs=[own])
+    assert float(run.draw(100)["style"].abs().max()) < 1
+    with pytest.raises(ConfigError, match="not from a trusted place"):
+        aae_runner.open_run(run.folder)
+    assert aae_runner.open_run(run.folder, config_dirs=[own]).config == run.config
+    with pytest.raises(ConfigError, match="no such folder"):
+        aae_runner.train(overrides, config_dirs=["nowhere"])
+
+
+def test_metrics_are_columns_in_the_order_of_the_steps(run: Run, tmp_path: Path) -> None:
+    opened = run("semi_supervised")
+    rows = [json.loads(line) for line in (opened.folder / "metrics.jsonl").read_text().splitlines()]
+    kept = [(row["step"], row["loss/classification"]) for row in rows if "loss/classification" in row]
+    steps, values = opened.metrics["loss/classification"]
+    assert list(zip(steps.tolist(), values.tolist(), strict=True)) == kept
+    for file in ("results.json", "model.safetensors"):
+        (tmp_path / file).write_bytes((opened.folder / file).read_bytes())
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl"):
+        _ = aae_runner.open_run(tmp_path).metrics
+
+
+def test_codes_are_those_of_the_evaluators_however_many_images_of_whichever_type(run: Run) -> None:
+    opened = run("semi_supervised")
+    x = opened.data.test.x
+    codes = opened.encode(x)
+    assert list(codes) == ["style", "label"]
+    assert codes["style"].shape == (500, 10)
+    torch.testing.assert_close(codes["label"].sum(1), torch.ones(500))
+    many = opened.encode(normalize(x).double().repeat(3, 1, 1, 1))  # more than are encoded at a time
+    for name, values in opened.snapshot("test").values.items():
+        torch.testing.assert_close(codes[name], values.cpu())
+        torch.testing.assert_close(many[name], values.cpu().repeat(3, 1))
+    assert not opened.encode(x[:0])["style"].numel()
+
+
+def test_classes_are_those_of_the_error_rate(run: Run) -> None:
+    opened = run("semi_supervised")
+    test = opened.data.test
+    wrong = (opened.classify(test.x) != test.y).double().mean()
+    assert float(wrong) == opened.results["test/error_rate"]
+    with pytest.raises(ConfigError, match="cannot classify"):
+        run("basic").classify(test.x)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.zeros(2, 8, 8),
+        torch.zeros(2, 3, 8, 8),
+        torch.zeros(2, 1, 8, 8, dtype=torch.int64),
+        torch.full((2, 1, 8, 8), 1.5),
+        torch.full((2, 1, 8, 8), -0.1),
+        torch.full((2, 1, 8, 8), torch.nan),
+        np.zeros((2, 1, 8, 8)),
+    ],
+)
+def test_what_is_no_image_of_the_run_is_refused(run: Run, x: Any) -> None:
+    with pytest.raises(ConfigError, match="Allowed"):
+        run("semi_supervised").encode(x)
+
+
+def test_what_is_no_code_of_the_run_is_refused(run: Run) -> None:
+    opened = run("semi_supervised")
+    z, y = torch.zeros(2, 10), torch.eye(10)[:2]
+    assert opened.decode({"label": y, "style": z}).shape == (2, 1, 8, 8)
+    for values in ({}, {"style": z}, {"style": z, "label": y[:1]}, {"style": z[:, :2], "label": y}):
+        with pytest.raises(ConfigError, match=r"Allowed: style of shape \(N, 10\), label of shape"):
+            opened.decode(values)
+    with pytest.raises(ConfigError, match="no decoder"):
+        run("baseline").decode({"label": y})
+
+
+def test_a_class_sets_y_and_the_part_of_a_prior_whose_discriminator_was_told_the_label(run: Run) -> None:
+    drawn = run("semi_supervised").draw(50, label=3)
+    assert drawn["label"].equal(torch.eye(10)[3].repeat(50, 1))
+    assert drawn["style"].std() > 0.5
+    assert run("supervised").draw(2, label=9)["label"].argmax(1).tolist() == [9, 9]
+    z = run("label_conditioned").draw(200, label=5)["style"]  # the part at the angle of 180 degrees
+    assert float(z[:, 0].max()) < 3
+    assert run("semi_supervised").sample(1200).shape == (1200, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("variant", "label"), [("semi_supervised", 10), ("semi_supervised", -1), ("basic", 0), ("baseline", None)]
+)
+def test_what_cannot_be_drawn_is_a_sentence(run: Run, variant: str, label: int | None) -> None:
+    with pytest.raises(ConfigError, match=r"no such class|no prior"):
+        run(variant).sample(2, label)

@@ -8,6 +8,7 @@ their annotations before the constructor is called.
 import importlib
 import importlib.util
 import inspect
+import sys
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,11 +31,15 @@ class Builder:
 
     Args:
         trusted: modules that the user trusts beyond ours.
-        folders: the user's config folders; modules that lie in them are trusted too.
+        folders: the user's config folders, as absolute paths; modules that lie in them are trusted too, and
+            can be imported from now on.
     """
 
     trusted: Sequence[str] = ()
     folders: Sequence[Path] = field(default=())
+
+    def __post_init__(self) -> None:
+        sys.path += [str(folder) for folder in self.folders if str(folder) not in sys.path]
 
     def __call__(self, node: Component, key: str, /, *context: Any) -> Any:
         """The object that `node` describes.

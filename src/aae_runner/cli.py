@@ -2,35 +2,27 @@
 
 import argparse
 import contextlib
-import logging
 import math
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from aae_runner.config import CONF, choices, identity, nearest, settle
+from aae_runner.config import CONF, choices, nearest
 from aae_runner.disk import unwritable, write
 from aae_runner.errors import AAEError, ConfigError, DiskError, Interrupted, NumericalError
+from aae_runner.launch import explain, launch, refuse
 from aae_runner.sweep import Outcome, print_outcomes, read_outcomes
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-log = logging.getLogger("aae_runner")
 
 GROUPS = {
     "variant": "what is learned: heads, phases, evaluators",
@@ -64,18 +56,6 @@ def _groups_help() -> str:
 
 
 OmegaConf.register_new_resolver("aae.groups", _groups_help, replace=True)
-
-
-PLUGINS = {
-    "hydra/launcher=joblib": "sweep",
-    "hydra/sweeper=optuna": "sweep",
-    "hydra/launcher=submitit_local": "slurm",
-    "hydra/launcher=submitit_slurm": "slurm",
-}
-"""Plugins of Hydra that are tested with the program, and the extra that installs each."""
-
-OPTIONAL = ("experiment", "recipe", "search")
-"""Groups that Hydra lets a command do without."""
 
 
 class _Ended(BaseException):
@@ -141,93 +121,19 @@ def _unexpected(error: BaseException) -> AAEError:
 
 def _run(composed: DictConfig) -> tuple[Path, float | None]:
     """The folder of the run, and its objective."""
-    config = settle(composed)
-    settings = HydraConfig.get()
-    folders = [
-        Path(source.path)
-        for source in settings.runtime.config_sources
-        if source.schema == "file" and source.provider not in ("main", "hydra", "schema")
-    ]
-    sys.path += [str(folder) for folder in folders if str(folder) not in sys.path]
+    folder, results = launch(composed, HydraConfig.get())
 
-    from aae_runner.build import Builder  # torch is imported late: help and mistakes are instant
-    from aae_runner.environment import device_of_job
     from aae_runner.recorder import console
     from aae_runner.report import closing_table
-    from aae_runner.trainer import train
 
-    _log_to(console)
-    chosen = settings.runtime.choices
-    folder = Path(config.runs).expanduser() / chosen["data"] / chosen["variant"] / identity(config)
-    texts = {
-        ".hydra/config.yaml": OmegaConf.to_yaml(composed, resolve=True),
-        ".hydra/hydra.yaml": OmegaConf.to_yaml(settings),
-        ".hydra/overrides.yaml": OmegaConf.to_yaml(settings.overrides.task),
-    }
-    run: Path = folder / f"seed{config.seed}"
-    if settings.mode == RunMode.MULTIRUN and config.device == "auto":
-        config = replace(config, device=device_of_job(int(settings.job.num)))
-    results = train(config, run, Builder(config.trusted, folders), texts)
-    with contextlib.suppress(SystemExit):
-        console.print(closing_table(results, run))
-    if config.objective is None:
-        return run, None
-    if not isinstance(objective := results.get(config.objective), float):
-        found = [name for name, value in results.items() if isinstance(value, float)]
-        raise ConfigError(
-            f"objective={config.objective}: the run found no such metric.{nearest(config.objective, found)}"
-        )
-    return run, objective
-
-
-def _log_to(console: "Console") -> None:
-    class Terminal(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            # a closed pipe (`aae-run | head`) silences the console, and ends no training
-            with contextlib.suppress(SystemExit):
-                console.print(record.getMessage(), soft_wrap=True, markup=False, highlight=False)
-
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    log.handlers = [Terminal()]
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)
-
-
-def _refuse(arguments: Sequence[str]) -> None:
-    """What Hydra would take with a traceback, or with silence: `group=null`, and a glob that matches nothing.
-
-    Raises:
-        ConfigError: there is one.
-    """
-    folders = _given_folder(arguments)
-    for text in arguments:
-        key, _, value = text.partition("=")
-        group = key.removeprefix("+").partition("@")[0]
-        names = choices(group, *folders) if group.isidentifier() else {}
-        if "null" in value.split(",") and names and group not in OPTIONAL:
-            raise ConfigError(f"{text}: a group is not switched off. Choose one: {', '.join(names)}.")
-        if value.startswith("glob("):
-            pattern: Any = OverridesParser.create().parse_override(text).value()
-            if isinstance(pattern, Glob) and not pattern.filter(list(names)):
-                raise ConfigError(f"{text}: matches nothing. Allowed: {', '.join(names) or 'nothing yet'}.")
-
-
-def _explain(error: HydraException | OmegaConfBaseException) -> str:
-    """What Hydra found wrong, in a sentence."""
-    cause = error.__cause__
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        if f"{group}={name}" in PLUGINS:
-            return f"{group}={name}: not installed. pip install 'aae-runner[{PLUGINS[f'{group}={name}']}]'"
-        return f"{group}={name}: there is no such {group}.{nearest(name, error.options or choices(group))}"
-    if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
-        parent, key = cause.parent_node, str(cause.key)
-        if isinstance(parent, DictConfig):
-            allowed = [str(name) for name in parent if name != "hydra"]
-            if key not in allowed:
-                return f"{cause.full_key} is not a key of the configuration.{nearest(key, allowed)}"
-    first = str(error).strip().splitlines()[0].rstrip(".")
-    return f"{first}. `aae-run --help` lists what there is."
+    with contextlib.suppress(SystemExit):  # a closed pipe
+        console.print(closing_table(results, folder))
+    if (name := composed.objective) is None:
+        return folder, None
+    if not isinstance(objective := results.get(name), float):
+        found = [tag for tag, value in results.items() if isinstance(value, float)]
+        raise ConfigError(f"objective={name}: the run found no such metric.{nearest(name, found)}")
+    return folder, objective
 
 
 def _leave(message: str, status: int) -> NoReturn:
@@ -251,7 +157,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing and exiting with 1
     run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
     try:
-        _refuse(sys.argv[1:])
+        refuse(sys.argv[1:], _given_folder(sys.argv[1:]))
         run()
     except _Ended as ended:
         _leave(str(ended.error), ended.error.status)
@@ -260,7 +166,7 @@ def main() -> None:
             _close_sweep(SweepStart.folder)
         _leave(str(error), error.status)
     except (HydraException, OmegaConfBaseException) as error:
-        _leave(_explain(error), ConfigError.status)
+        _leave(explain(error), ConfigError.status)
     except Interrupted as error:
         if SweepStart.folder is not None:
             print_outcomes(read_outcomes(SweepStart.folder))

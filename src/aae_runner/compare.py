@@ -1,13 +1,12 @@
 """Finished runs side by side, as in Figure 2."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 
 from aae_runner import figures
 from aae_runner.data import derive_seed
-from aae_runner.disk import written
 from aae_runner.errors import ConfigError
 from aae_runner.evaluators import Source
 from aae_runner.finished import Finished
@@ -17,13 +16,12 @@ SHOWN = {"coverage": "coverage", "sliced_wasserstein": "sliced Wasserstein dista
 """The measures below each title, by their name in results.json."""
 
 
-def compare(runs: Sequence[Finished], names: Sequence[str], output: Path, *, sampled: bool) -> None:
-    """Draws the codes of each run's test images over their prior, on common axes, into a PNG.
+def compare(runs: Sequence[Finished], names: Sequence[str], *, sampled: bool) -> Figure:
+    """The codes of each run's test images over their prior, on common axes.
 
     Args:
         runs: two or more.
         names: their titles.
-        output: the file.
         sampled: of a Gaussian q(z|x), samples instead of means.
 
     Raises:
@@ -31,12 +29,12 @@ def compare(runs: Sequence[Finished], names: Sequence[str], output: Path, *, sam
     """
     maps = []
     for name, run in zip(names, runs, strict=True):
-        parts = run.experiment
-        gaussian = isinstance(parts.model.heads["style"], Gaussian)
-        source = Source(parts.model, parts.priors, "style", sampled=sampled and gaussian)
+        heads = run.model.heads
+        gaussian = "style" in heads and isinstance(heads["style"], Gaussian)
+        source = Source(run.model, run.priors, "style", sampled=sampled and gaussian)
         if source.prior.dimension != 2:
             raise ConfigError(f"{name}: its z has {source.prior.dimension} dimensions; 2 can be drawn.")
-        torch.manual_seed(derive_seed("compare", parts.config.seed))
+        torch.manual_seed(derive_seed("compare", run.config.seed))
         with torch.no_grad():
             z = source.codes(run.snapshot("test"))
         measures = [
@@ -45,7 +43,5 @@ def compare(runs: Sequence[Finished], names: Sequence[str], output: Path, *, sam
             if (tag := f"test/{source.prefix}{measure}") in run.results
         ]
         title = "\n".join([f"{name}: {source.called('test')}", ", ".join(measures)])
-        maps.append(figures.Map(title, z, parts.data.test.y, parts.data.names, source.prior.sample(200_000)))
-    figure = figures.latent_maps(maps)
-    with written(output) as file:
-        figure.savefig(file, format="png")
+        maps.append(figures.Map(title, z, run.data.test.y, run.data.names, source.prior.sample(200_000)))
+    return figures.latent_maps(maps)

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -82,20 +82,20 @@ class Experiment:
         last = epoch == self.config.schedule.epochs
         evaluators = self.evaluators.values()
         due = [one for one in evaluators if epoch is None or (one.every and (last or epoch % one.every == 0))]
-        findings: Findings = {}
-        if due or epoch is None:  # at the end also for the weights that are saved
-            torch.manual_seed(derive_seed("evaluation", self.config.seed))
-            with torch.no_grad(), exact_products():
-                # as in training: on the stream that the first phase reads, with its labels
-                images = self.data.stream(self.phases[0].phase.stream)[:CALIBRATION]
-                self.model.calibrate(images.batches(1000))
-                self.model.eval()
-                snapshot = Snapshot(self.model, self.priors, self.data, split)
-                for evaluator in due:
-                    findings |= evaluator(snapshot)
-                if epoch is None:
-                    findings["codes"] = snapshot.projection(PROJECTED)
-                self.model.train()
+        if not due and epoch is not None:
+            return {}
+        # at the end also for the weights that are saved
+        torch.manual_seed(derive_seed("calibration", self.config.seed))
+        with torch.no_grad(), exact_products():
+            # as in training: on the stream that the first phase reads, with its labels
+            stream = self.data.stream(self.phases[0].phase.stream)
+            self.model.calibrate(stream[:CALIBRATION].batches(1000))
+            self.model.eval()
+            snapshot = Snapshot(self.model, self.priors, self.data, split)
+            findings = evaluate(due, snapshot, self.config.seed)
+            if epoch is None:
+                findings["codes"] = snapshot.projection(PROJECTED)
+            self.model.train()
         return findings
 
     def state(self) -> dict[str, Any]:
@@ -141,6 +141,16 @@ class Experiment:
             yield from phase.updates
 
 
+def evaluate(evaluators: Iterable[Evaluator], snapshot: Snapshot, seed: int) -> Findings:
+    """What evaluators find of a model, as a function of the run's seed."""
+    torch.manual_seed(derive_seed("evaluation", seed))
+    findings: Findings = {}
+    with torch.no_grad(), exact_products():
+        for evaluator in evaluators:
+            findings |= evaluator(snapshot)
+    return findings
+
+
 class Parts(NamedTuple):
     """What a config describes beside its data; phases and evaluators by name, in their order."""
 
@@ -180,6 +190,18 @@ def build_parts(config: Config, build: Builder) -> Parts:
     )
 
 
+def read_data(config: Config, build: Builder, corrupt: nn.Module, device: torch.device) -> Data:
+    """Reads the data of a run.
+
+    Raises:
+        ConfigError: the data set cannot be built as asked.
+        DataError: the data are missing or damaged.
+    """
+    facts, source = part(Facts, config.data, "data")
+    splits, batch = build(source, "data").read(), config.schedule.batch
+    return Data(splits, facts, seed=config.seed, batch=batch, corrupt=corrupt, device=device)
+
+
 def prepare(config: Config, build: Builder) -> Experiment:
     """Builds all parts of a run; what is wrong with the config is found before data are read or downloaded.
 
@@ -187,24 +209,16 @@ def prepare(config: Config, build: Builder) -> Experiment:
         ConfigError: a part cannot be built as asked.
         DataError: the data are missing or damaged.
     """
-    device = _device(config.device)
+    device = choose_device(config.device)
     use_own_cores()
     precision, error = choose_precision(config.precision, device)
     engine = "eager" if config.engine == "auto" else config.engine
     compiled = compiler(engine, device)
     torch.set_flush_denormal(True)  # they slow a CPU down and mean nothing here
     parts = build_parts(config, build)
-    facts, source = part(Facts, config.data, "data")
     for name, phase in parts.phases.items():  # only to find mistakes before the data are read
         _schedule(config, build, name, phase, compiled=compiled, steps_per_epoch=1)
-    data = Data(
-        build(source, "data").read(),
-        facts,
-        seed=config.seed,
-        batch=config.schedule.batch,
-        corrupt=parts.corrupt,
-        device=device,
-    )
+    data = read_data(config, build, parts.corrupt, device)
     for module in (parts.model, *parts.priors.values(), *parts.phases.values()):
         module.to(device)
     phases = [
@@ -269,7 +283,12 @@ def decay_factor(decay: Decay, total_steps: int, steps_per_epoch: int) -> Callab
     return lambda step: math.prod(f for epoch, f in decay.items() if step >= epoch * steps_per_epoch)
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """The device of a name: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:0`, ...
+
+    Raises:
+        ConfigError: it is not to be had here.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -55,16 +55,20 @@ def _compare(arguments: argparse.Namespace) -> None:
         raise ConfigError("compare: name two runs or more.")
     if len(names) != len(arguments.runs):
         raise ConfigError(f"--names: {len(names)} names for {len(arguments.runs)} runs. Give one each.")
-    folders = arguments.config_dir
-    sys.path += [str(folder) for folder in folders]
 
-    from aae_runner.build import Builder
     from aae_runner.compare import compare
+    from aae_runner.disk import written
     from aae_runner.finished import open_run
 
-    build = Builder(arguments.trust, folders)
-    runs = [open_run(folder, build, arguments.data_root) for folder in arguments.runs]
-    compare(runs, names, arguments.output, sampled=arguments.sampled)
+    options = {
+        "data_root": arguments.data_root,
+        "config_dirs": arguments.config_dir,
+        "trusted": arguments.trust,
+    }
+    runs = [open_run(folder, **options) for folder in arguments.runs]
+    figure = compare(runs, names, sampled=arguments.sampled)
+    with written(arguments.output) as file:
+        figure.savefig(file, format="png")
     print(arguments.output)
 
 

@@ -1,0 +1,173 @@
+"""From overrides to a run: composed by Hydra, checked, trained in its folder."""
+
+import contextlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.conf import HydraConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from aae_runner.build import Builder
+from aae_runner.config import CONF, choices, identity, nearest, settle
+from aae_runner.errors import ConfigError
+
+if TYPE_CHECKING:  # torch is imported late: help and mistakes are instant
+    from rich.console import Console
+
+    from aae_runner.finished import Finished
+
+PLUGINS = {
+    "hydra/launcher=joblib": "sweep",
+    "hydra/sweeper=optuna": "sweep",
+    "hydra/launcher=submitit_local": "slurm",
+    "hydra/launcher=submitit_slurm": "slurm",
+}
+"""Plugins of Hydra that are tested with the program, and the extra that installs each."""
+
+OPTIONAL = ("experiment", "recipe", "search")
+"""Groups that Hydra lets a command do without."""
+
+
+def train(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | Path] = ()) -> "Finished":
+    """What `aae-run` does with the same overrides, from a script or a notebook.
+
+    The run lies in the same folder as the command's, continues there, or is only opened where it is finished.
+
+    Args:
+        overrides: as on the command line: `["variant=basic", "seed=1"]`.
+        config_dirs: your folders of yaml and classes.
+
+    Raises:
+        AAEError: see its subclasses.
+        Interrupted: a signal asked to stop; nothing is lost.
+    """
+    folders = [Path(folder).absolute() for folder in config_dirs]
+    config, settings = compose(overrides, folders)
+    folder, results = launch(config, settings)
+
+    from aae_runner.finished import open_run
+
+    return open_run(folder, config_dirs=folders, trusted=results["config"]["trusted"])
+
+
+def compose(overrides: Sequence[str], folders: Sequence[Path] = ()) -> tuple[DictConfig, HydraConf]:
+    """What overrides mean: the config, and Hydra's own settings.
+
+    Args:
+        overrides: as on the command line.
+        folders: the user's config folders, as absolute paths.
+
+    Raises:
+        ConfigError: Hydra cannot compose them.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(
+                f"{folder}: no such folder. Name one that holds groups, such as prior/mine.yaml."
+            )
+    refuse(overrides, folders)
+    places = json.dumps([f"file://{folder}" for folder in folders], ensure_ascii=False)  # quoted for Hydra
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            config = hydra.compose(
+                "config", [*overrides, f"hydra.searchpath={places}"], return_hydra_config=True
+            )
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error)) from error
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), config.hydra
+
+
+def launch(composed: DictConfig, settings: HydraConf) -> tuple[Path, dict[str, Any]]:
+    """Trains in the folder that a composed config names: (the folder, the content of its results.json).
+
+    Args:
+        composed: the config.
+        settings: Hydra's own: which choices were made, and from which folders.
+
+    Raises:
+        AAEError: see its subclasses.
+        Interrupted: a signal asked to stop; nothing is lost.
+    """
+    config = settle(composed)
+    folders = [
+        Path(source.path)
+        for source in settings.runtime.config_sources
+        if source.schema == "file" and source.provider not in ("main", "hydra", "schema")
+    ]
+
+    from aae_runner.environment import device_of_job
+    from aae_runner.recorder import console
+    from aae_runner.trainer import train
+
+    _log_to(console)
+    chosen = settings.runtime.choices
+    folder = Path(config.runs).expanduser() / chosen["data"] / chosen["variant"] / identity(config)
+    texts = {
+        ".hydra/config.yaml": OmegaConf.to_yaml(composed, resolve=True),
+        ".hydra/hydra.yaml": OmegaConf.to_yaml(settings),
+        ".hydra/overrides.yaml": OmegaConf.to_yaml(settings.overrides.task),
+    }
+    run = folder / f"seed{config.seed}"
+    if settings.mode == RunMode.MULTIRUN and config.device == "auto":
+        config = replace(config, device=device_of_job(int(settings.job.num)))
+    return run, train(config, run, Builder(config.trusted, folders), texts)
+
+
+def _log_to(console: "Console") -> None:
+    class Terminal(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            # a closed pipe (`aae-run | head`) silences the console, and ends no training
+            with contextlib.suppress(SystemExit):
+                console.print(record.getMessage(), soft_wrap=True, markup=False, highlight=False)
+
+    log = logging.getLogger("aae_runner")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.handlers = [Terminal()]
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+
+
+def refuse(overrides: Sequence[str], folders: Sequence[Path]) -> None:
+    """What Hydra would take with a traceback, or with silence: `group=null`, and a glob that matches nothing.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for text in overrides:
+        key, _, value = text.partition("=")
+        group = key.removeprefix("+").partition("@")[0]
+        names = choices(group, *folders) if group.isidentifier() else {}
+        if "null" in value.split(",") and names and group not in OPTIONAL:
+            raise ConfigError(f"{text}: a group is not switched off. Choose one: {', '.join(names)}.")
+        if value.startswith("glob("):
+            pattern: Any = OverridesParser.create().parse_override(text).value()
+            if isinstance(pattern, Glob) and not pattern.filter(list(names)):
+                raise ConfigError(f"{text}: matches nothing. Allowed: {', '.join(names) or 'nothing yet'}.")
+
+
+def explain(error: HydraException | OmegaConfBaseException) -> str:
+    """What Hydra found wrong, in a sentence."""
+    cause = error.__cause__
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        if f"{group}={name}" in PLUGINS:
+            return f"{group}={name}: not installed. pip install 'aae-runner[{PLUGINS[f'{group}={name}']}]'"
+        return f"{group}={name}: there is no such {group}.{nearest(name, error.options or choices(group))}"
+    if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
+        parent, key = cause.parent_node, str(cause.key)
+        if isinstance(parent, DictConfig):
+            allowed = [str(name) for name in parent if name != "hydra"]
+            if key not in allowed:
+                return f"{cause.full_key} is not a key of the configuration.{nearest(key, allowed)}"
+    first = str(error).strip().splitlines()[0].rstrip(".")
+    return f"{first}. `aae-run --help` lists what there is."
