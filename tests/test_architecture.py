@@ -11,13 +11,14 @@ from aae_runner.config import CONF
 
 SOURCE = Path(aae_runner.__file__).parent
 ORDER = (
-    "__main__", "cli", "sweep", "toolbox", "__init__", "launch", "compare", "finished", "trainer", "resume",
-    "recorder", "page", "page.curves", "page.differences", "page.markup", "report", "summary", "experiment",
-    "evaluators", "evaluators.clusters", "evaluators.distributions", "evaluators.error_rate",
-    "evaluators.pictures", "evaluators.probes", "evaluators.snapshot", "figures", "environment", "parzen",
-    "prior_match", "phases", "engine", "losses", "model", "latents", "priors", "networks", "datasets",
-    "datasets.pictures", "datasets.arrays", "datasets.idx", "datasets.svhn", "datasets.digits",
-    "datasets.files", "checkpoint", "disk", "signals", "data", "build", "config", "errors",
+    "__main__", "cli", "sweep", "toolbox", "toolbox.commands", "catalog", "__init__", "launch", "gallery",
+    "export", "compare", "finished", "trainer", "resume", "recorder", "page", "page.curves",
+    "page.differences", "page.markup", "report", "summary", "experiment", "evaluators",
+    "evaluators.clusters", "evaluators.distributions", "evaluators.error_rate", "evaluators.pictures",
+    "evaluators.probes", "evaluators.snapshot", "figures", "environment", "parzen", "prior_match", "phases",
+    "engine", "losses", "model", "latents", "priors", "networks", "datasets", "datasets.pictures",
+    "datasets.arrays", "datasets.idx", "datasets.svhn", "datasets.digits", "datasets.files", "checkpoint",
+    "disk", "signals", "data", "build", "config", "errors",
 )  # fmt: skip
 """A file imports only from files further right. A folder stands for its `__init__.py`."""
 

@@ -14,7 +14,7 @@ from matplotlib.image import imread
 
 import aae_runner
 from aae_runner.data import normalize
-from aae_runner.errors import CheckpointError, ConfigError
+from aae_runner.errors import CheckpointError, ConfigError, DataError
 
 
 def test_two_runs_are_drawn_side_by_side(command: Command, aae: Toolbox, tmp_path: Path) -> None:
@@ -132,6 +132,28 @@ def test_metrics_are_columns_in_the_order_of_the_steps(run: Run, tmp_path: Path)
         (tmp_path / file).write_bytes((opened.folder / file).read_bytes())
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl"):
         _ = aae_runner.open_run(tmp_path).metrics
+
+
+def test_a_run_is_opened_without_its_data_which_are_read_and_compared_when_asked_for(
+    aae: Toolbox, tmp_path: Path
+) -> None:
+    data, moved = tmp_path / "data", tmp_path / "moved"
+    data.mkdir()
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    np.savez(data / "train.npz", images=images, labels=np.arange(60) % 10)
+    overrides = ["data=arrays", f"data.root={data}", "data.shape=[1,8,8]", f"runs={tmp_path / 'runs'}"]
+    folder = aae_runner.train([*overrides, "schedule.epochs=1", *TINY]).folder
+    data.rename(moved)
+    opened = aae_runner.open_run(folder)
+    assert opened.sample(3).shape == (3, 1, 8, 8)
+    with pytest.raises(DataError, match="no such file"):
+        opened.snapshot("test")
+    assert aae("evaluate", folder)[0] == 3
+    assert aae("evaluate", folder, "--data-root", moved)[0] == 0
+    np.savez(moved / "train.npz", images=255 - images, labels=np.arange(60) % 10)
+    status, said = aae("evaluate", folder, "--data-root", moved)
+    assert (status, "the data are not those" in said) == (4, True)
 
 
 def test_codes_are_those_of_the_evaluators_however_many_images_of_whichever_type(run: Run) -> None:

@@ -1,0 +1,176 @@
+"""What each command of `aae` does with its arguments."""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aae_runner.build import Builder
+from aae_runner.config import choices, nearest
+from aae_runner.disk import write, written
+from aae_runner.errors import ConfigError
+
+if TYPE_CHECKING:  # torch is imported late: help and mistakes are instant
+    from matplotlib.figure import Figure
+
+    from aae_runner.finished import Finished
+
+ENDINGS = {".md": "markdown", ".csv": "csv", ".json": "json", ".html": "html"}
+"""What a report is written as, where only its file is named."""
+
+
+def report(arguments: Namespace) -> None:
+    """Final metrics of all runs."""
+    from aae_runner.page import page
+    from aae_runner.report import as_json, comma_separated, markdown, seeds_table
+    from aae_runner.summary import read_series
+
+    series, damaged = read_series(arguments.runs)
+    for sentence in damaged:
+        print(f"aae: {sentence}", file=sys.stderr)
+    output: Path | None = arguments.output
+    kind = arguments.format or ENDINGS.get(output.suffix if output else "", "table")
+    shown = {
+        "table": seeds_table,
+        "markdown": markdown,
+        "csv": comma_separated,
+        "json": as_json,
+        "html": page,
+    }
+    text = shown[kind](series)
+    if output is None:
+        print(text, end="", flush=True)
+    else:
+        write(output, text.encode())
+
+
+def compare(arguments: Namespace) -> None:
+    """Codes side by side."""
+    names = arguments.names or [_title(run) for run in arguments.runs]
+    if len(arguments.runs) < 2:
+        raise ConfigError("compare: name two runs or more.")
+    if len(names) != len(arguments.runs):
+        raise ConfigError(f"--names: {len(names)} names for {len(arguments.runs)} runs. Give one each.")
+
+    from aae_runner.compare import compare as side_by_side
+
+    runs = [_opened(arguments, folder) for folder in arguments.runs]
+    _save(side_by_side(runs, names, sampled=arguments.sampled), arguments.output)
+
+
+def evaluate(arguments: Namespace) -> None:
+    """A run's metrics again."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from aae_runner.report import readable
+
+    findings = _opened(arguments).evaluate(arguments.split)
+    metrics = {name: value for name, value in findings.items() if isinstance(value, float)}
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    for name in arguments.metric or metrics:
+        if name not in metrics:
+            raise ConfigError(f"--metric {name}: not found by this run's evaluators.{nearest(name, metrics)}")
+        table.add_row(f"{arguments.split}/{name}", readable(name, metrics[name]))
+    Console().print(table)
+
+
+def sample(arguments: Namespace) -> None:
+    """Decoded samples."""
+    import torch
+
+    from aae_runner.gallery import samples
+
+    run = _opened(arguments)
+    torch.manual_seed(arguments.seed)
+    _save(samples(run, arguments.n, arguments.label), arguments.output)
+
+
+def traverse(arguments: Namespace) -> None:
+    """A walk, or the line between two images."""
+    from aae_runner.gallery import between, walk
+
+    run = _opened(arguments)
+    ends = arguments.between
+    figure = between(run, ends, arguments.steps) if ends else walk(run, arguments.label, arguments.steps)
+    _save(figure, arguments.output)
+
+
+def encode(arguments: Namespace) -> None:
+    """The codes of pictures."""
+    import numpy as np
+    import torch
+
+    from aae_runner.datasets.pictures import find_pictures, read_pictures
+
+    run, folder = _opened(arguments), arguments.folder
+    if run.shape[0] not in (1, 3):
+        raise ConfigError(
+            f"{run.folder}: its images have {run.shape[0]} channels; those of pictures are 1 or 3."
+        )
+    paths = find_pictures(folder)
+    codes = run.encode(torch.from_numpy(read_pictures(paths, run.shape)))
+    arrays: dict[str, Any] = {name: code.numpy() for name, code in codes.items()}
+    arrays["paths"] = np.array([path.relative_to(folder).as_posix() for path in paths])
+    with written(arguments.output) as file:
+        np.savez(file, **arrays)
+    print(arguments.output)
+
+
+def export(arguments: Namespace) -> None:
+    """Weights or programs."""
+    run = _opened(arguments, device="cpu")
+    if arguments.format == "safetensors":
+        write(arguments.output, (run.folder / "model.safetensors").read_bytes())
+        print(arguments.output)
+        return
+
+    from aae_runner.export import export as write_programs
+
+    print(*write_programs(run, arguments.output), sep="\n")
+
+
+def data_list(arguments: Namespace) -> None:
+    """Data sets and their folders."""
+    from aae_runner.catalog import described
+
+    for name, text in choices("data", *arguments.config_dir).items():
+        print(f"{name:<14} {text}")
+        if root := described(name, [], arguments.root, _folders(arguments)).get("root"):
+            print(f"{'':<14} {Path(root).expanduser()}")
+
+
+def data_read(arguments: Namespace) -> None:
+    """Fetches or verifies a data set."""
+    from aae_runner.catalog import described, read
+
+    folders = _folders(arguments)
+    node = described(arguments.name, arguments.overrides, arguments.root, folders)
+    print(read(arguments.name, node, Builder(arguments.trust, folders), download=arguments.download))
+
+
+def _folders(arguments: Namespace) -> list[Path]:
+    return [folder.absolute() for folder in arguments.config_dir]
+
+
+def _opened(arguments: Namespace, folder: Path | None = None, device: str = "auto") -> "Finished":
+    from aae_runner.finished import open_run
+
+    return open_run(
+        folder or arguments.folder_of_run,
+        data_root=arguments.data_root,
+        config_dirs=arguments.config_dir,
+        trusted=arguments.trust,
+        device=device,
+    )
+
+
+def _save(figure: "Figure", output: Path) -> None:
+    with written(output) as file:
+        figure.savefig(file, format="png")
+    print(output)
+
+
+def _title(run: Path) -> str:
+    """runs/mnist/vae/0123456789/seed0 -> "vae 0123456789 seed0"."""
+    return " ".join(run.resolve().parts[-3:])
