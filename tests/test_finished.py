@@ -223,3 +223,17 @@ def test_a_class_sets_y_and_the_part_of_a_prior_whose_discriminator_was_told_the
 def test_what_cannot_be_drawn_is_a_sentence(run: Run, variant: str, label: int | None) -> None:
     with pytest.raises(ConfigError, match=r"no such class|no prior"):
         run(variant).sample(2, label)
+
+
+def test_a_run_of_before_a_key_existed_is_opened_and_an_unknown_key_is_told_with_its_file(
+    run: Run, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(run("baseline").folder, tmp_path / "run")
+    results = json.loads((folder / "results.json").read_text())
+    del results["config"]["objective"]
+    (folder / "results.json").write_text(json.dumps(results))
+    assert aae_runner.open_run(folder).config.objective is None
+    results["config"]["colour"] = "blue"
+    (folder / "results.json").write_text(json.dumps(results))
+    with pytest.raises(ConfigError, match=r"results\.json: colour is not a key"):
+        aae_runner.open_run(folder)

@@ -130,7 +130,7 @@ class Config:
     engine: Literal["auto", "eager", "compile"]
     trusted: list[str]
     reference: Reference | None
-    objective: str | None
+    objective: str | None = None  # runs of before this key can still be opened
     logging: Logging
     checkpoint: Checkpointing
 

@@ -273,6 +273,8 @@ def open_run(
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         config: Config = check(Config, results["config"], "")
         results["data"]["fingerprint"]
+    except ConfigError as error:
+        raise ConfigError(f"{folder / 'results.json'}: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / 'results.json'}: damaged ({error}).") from error
     if data_root is not None:
