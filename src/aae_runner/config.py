@@ -52,7 +52,14 @@ class Network:
 
 @dataclass(kw_only=True)
 class Facts:
-    """What every data set states beside how it is read."""
+    """What every data set states beside how it is read.
+
+    Args:
+        shape: channels, height, width.
+        classes: number of classes; any from 2 where there are no labels.
+        labels: training images whose label may be used: a number, or all.
+        label_seed: decides which; null: seed.
+    """
 
     shape: Annotated[list[Annotated[int, Ge(1)]], Len(3, 3)]
     classes: Annotated[int, Ge(2)]
@@ -73,7 +80,13 @@ class Schedule:
 
 @dataclass(kw_only=True)
 class Timing:
-    """When a phase runs: every so many steps, from an epoch on; `decay` null means the schedule's own."""
+    """When a phase runs, and how its rates fall.
+
+    Args:
+        every: steps between two of its updates.
+        start: epochs before the first; a fraction is allowed.
+        decay: of its rates, as in the schedule; null: the schedule's own.
+    """
 
     every: Annotated[int, Ge(1)] = 1
     start: Annotated[float, Ge(0)] = 0.0
@@ -101,7 +114,14 @@ class Checkpointing:
 
 @dataclass(kw_only=True)
 class Reference:
-    """A number of the paper, shown beside ours."""
+    """A number of the paper, shown beside ours.
+
+    Args:
+        metric: its name in results.json.
+        value: in the metric's unit; rates are fractions.
+        deviation: its standard deviation; null: not told.
+        source: where it stands in the paper.
+    """
 
     metric: str
     value: float

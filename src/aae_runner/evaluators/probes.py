@@ -21,7 +21,7 @@ class Probe(Evaluator):
         every: see `Evaluator`.
         head: the head whose codes are read.
         images: training images, the first, that the classifiers learn on, with their true labels.
-        neighbors: k.
+        neighbors: k of the k-nearest-neighbor classifier.
     """
 
     def __init__(

@@ -1,0 +1,109 @@
+"""Runs every aae-run and aae command of README.md and docs/*.md, as written but small, in an empty folder.
+
+    python scripts/commands.py
+
+A command is taken from a ```bash block, together with its pipes and redirections. Small means: `SMALL` is
+appended to each run, and `TURNED` turns data that would have to be downloaded into the embedded digits. The
+first command that fails ends it.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+SMALL = "schedule.epochs=1 network.encoder.width=16 network.decoder.width=16 network.discriminator.width=16"
+TURNED = {
+    r"\bdata=(mnist|fashion_mnist|svhn)\b": "data=digits",
+    r"\bdata\.(download|checksums|extra)=\S+": "",                   # digits have no files
+    r"(?<!data=images )(?<!data=arrays )\bdata\.root=\S+": "",
+    r"\bruns/(mnist|fashion_mnist|svhn)\b": "runs/digits",
+    r"('?)\bexperiment=": r"data=digits data.labels=100 \1experiment=",  # all are of MNIST or SVHN
+    r"range\(\d+\)": "range(1)",
+    r"n_trials=\d+": "",
+    r"\bsearch=": "hydra.sweeper.n_trials=1 search=",
+    r"\bRUN\b": "runs/digits/semi_supervised/*/seed0",
+    r"^exec ": "",
+}  # fmt: skip
+"""What is replaced in a command, in this order."""
+FUNCTIONS = f"""
+aae-run() {{ '{sys.executable}' -m aae_runner "$@" {SMALL}; }}
+aae() {{ '{sys.executable}' -c 'from aae_runner.toolbox import main; main()' "$@"; }}
+"""
+SKIPPED = {
+    r"launcher=submitit_slurm": "needs a cluster",
+    r"^aae data (fetch|verify)": "needs the network",
+    r"\bdevice=cuda": "needs a GPU",
+    r"\.\.\.(\s|$)": "is a pattern, not a command",
+}
+
+
+def commands(page: Path) -> list[str]:
+    """The commands of a page; other programs' (pip, tensorboard) are not ours to try."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [line for line in lines if re.match(r"(\w+=\S+ |exec )*aae(-run)?( |$)", line)]
+
+
+def turned(command: str) -> str:
+    """A command that needs nothing but the digits."""
+    for pattern, text in TURNED.items():
+        command = re.sub(pattern, text, command)
+    return command
+
+
+def furnish(folder: Path) -> None:
+    """What the commands of a user's own data find: pets/, faces/, and the examples in docs/."""
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    for name in ("pets/train/cat", "pets/train/dog"):
+        (folder / name).mkdir(parents=True)
+        for k in range(20):
+            pixels = random.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{k}.png")
+    (folder / "faces").mkdir()
+    np.savez(folder / "faces" / "train.npz", images=random.integers(0, 256, (60, 48, 48), dtype=np.uint8))
+    (folder / "docs").symlink_to(ROOT / "docs")
+
+
+def run(page: Path) -> tuple[int, int]:
+    """Runs the commands of a page: how many, and how many were skipped."""
+    ran = skipped = 0
+    with tempfile.TemporaryDirectory() as folder:
+        furnish(Path(folder))
+        for command in commands(page):
+            reason = next((why for what, why in SKIPPED.items() if re.search(what, command)), "")
+            print(f"{page.name}: {command}{reason and f'  (skipped: {reason})'}", flush=True)
+            if reason:
+                skipped += 1
+                continue
+            script = f"set -o pipefail\n{FUNCTIONS}\n{turned(command)}"
+            done = subprocess.run(
+                ["bash", "-c", script], cwd=folder, capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                said = f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+                sys.exit(f"{said}\n{page.name}: {command}\nexits with {done.returncode}")
+            ran += 1
+    return ran, skipped
+
+
+def main() -> None:
+    begun = time.monotonic()
+    with ThreadPoolExecutor(2) as pool:  # a page in a folder of its own, two at a time
+        counts = list(pool.map(run, PAGES))
+    ran, skipped = (sum(column) for column in zip(*counts, strict=True))
+    print(f"{ran} commands run, {skipped} skipped, {time.monotonic() - begun:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
