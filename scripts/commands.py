@@ -28,7 +28,7 @@ TURNED = {
     r"\bruns/(mnist|fashion_mnist|svhn)\b": "runs/digits",
     r"('?)\bexperiment=": r"data=digits data.labels=100 \1experiment=",  # all are of MNIST or SVHN
     r"range\(\d+\)": "range(1)",
-    r"n_trials=\d+": "",
+    r"\bhydra\.sweeper\.n_trials=\S+": "",
     r"\bsearch=": "hydra.sweeper.n_trials=1 search=",
     r"\bRUN\b": "runs/digits/semi_supervised/*/seed0",
     r"^exec ": "",
