@@ -24,6 +24,7 @@ from aae_runner.finished import Finished
 
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start
+os.environ["COLUMNS"] = "160"  # tables are not wrapped, whatever terminal the tests run in
 
 Command = Callable[..., tuple[int, str]]
 Toolbox = Callable[..., tuple[int, str]]
