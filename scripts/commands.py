@@ -30,7 +30,8 @@ TURNED = {
     r"range\(\d+\)": "range(1)",
     r"\bhydra\.sweeper\.n_trials=\S+": "",
     r"\bsearch=": "hydra.sweeper.n_trials=1 search=",
-    r"\bRUN\b": "runs/digits/semi_supervised/*/seed0",
+    r"\bRUN\b": "$(ls -d runs/digits/semi_supervised/*/seed0 | head -n 1)",
+    r"\bFOLDER\b": "pets",
     r"^exec ": "",
 }  # fmt: skip
 """What is replaced in a command, in this order."""
