@@ -107,18 +107,23 @@ def test_a_run_killed_at_any_moment_ends_like_one_never_killed(
     assert not list(tmp_path.rglob(".*.tmp"))
 
 
+INTERRUPTED = {
+    "of the validation split": ("term:2", "Stopped at epoch 2.00 of 4", 20),
+    "of the test split": ("term:5", "Stopped while looking at the test split", 40),
+}
+
+
+@pytest.mark.parametrize("which", INTERRUPTED)
 def test_a_signal_during_a_look_saves_the_state_and_the_look_is_taken_again(
-    tmp_path: Path,
-    looks: Looks,
-    command: Command,
-    uninterrupted: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, looks: Looks, command: Command, uninterrupted: dict[str, str], which: str
 ) -> None:
-    monkeypatch.setenv("KILLER", "term:2")
-    status, said = command(*looks, "checkpoint.steps=null")
-    assert (status, "Stopped at epoch 2.00 of 4" in said) == (128 + signal.SIGTERM, True)
-    assert [path.name for path in (only_run(tmp_path) / "checkpoints").iterdir()] == ["step_000000020.pt"]
-    monkeypatch.delenv("KILLER")
+    moment, says, step = INTERRUPTED[which]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KILLER", moment)
+        status, said = command(*looks, "checkpoint.steps=null")
+    assert (status, says in said) == (128 + signal.SIGTERM, True)
+    saved = [path.name for path in (only_run(tmp_path) / "checkpoints").iterdir()]
+    assert saved == [f"step_{step:09d}.pt"]
     assert command(*looks)[0] == 0
     assert ending(tmp_path) == uninterrupted
 
