@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,7 +65,11 @@ def progress(folder: Path, epochs: int) -> float:
 def kill_often(
     folder: Path, arguments: list[str], *, kills: int, epochs: int, life: float, deadline: float
 ) -> int:
-    """Ends the command at random moments of its life (seconds); returns how often it was killed."""
+    """Ends the command at random moments of its life (seconds); returns how often it was killed.
+
+    Where the run comes to its end before it was killed often enough, because the machine has become faster, it
+    begins again, with lives half as long.
+    """
     done = lives = 0
     while done < kills and time.monotonic() < deadline:
         # where it is ahead of the kills, it is killed while it starts, so that it does not finish before them
@@ -79,7 +84,10 @@ def kill_often(
             done += not asked
         _, said = process.communicate()
         if process.returncode == 0:
-            sys.exit(f"The run finished after {done} kills: give it more --epochs.")
+            shutil.rmtree(folder / "runs")
+            done, life = 0, life / 2
+            print(f"finished too early; again, with lives of up to {life:.1f} s")
+            continue
         if process.returncode not in (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM):
             sys.exit(f"the command ended with status {process.returncode}: {said}")
         print(f"\r{done} kills", end="", flush=True)
@@ -126,7 +134,7 @@ def main() -> None:
             return
         seconds = finish(whole, arguments)
         startup = finish(short, [f"engine={given.engine}", "schedule.epochs=1"])
-        life = startup + 3 * (seconds - startup) / given.kills
+        life = min(startup + 3 * (seconds - startup) / given.kills, seconds / 2)
         print(f"uninterrupted: {seconds:.0f} s; starting alone: {startup:.0f} s; lives of up to {life:.1f} s")
         kills = kill_often(
             killed, arguments, kills=given.kills, epochs=given.epochs, life=life, deadline=deadline
