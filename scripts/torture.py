@@ -67,8 +67,8 @@ def kill_often(
 ) -> int:
     """Ends the command at random moments of its life (seconds); returns how often it was killed.
 
-    Where the run comes to its end before it was killed often enough, because the machine has become faster, it
-    begins again, with lives half as long.
+    Where the run comes to its end before it was killed often enough, because the machine has become faster,
+    it begins again, with lives half as long.
     """
     done = lives = 0
     while done < kills and time.monotonic() < deadline:

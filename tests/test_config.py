@@ -109,7 +109,7 @@ WRONG = {
     "+data.colour=3": ["data.colour"],
     "prior=null": ["prior=null", "gaussian_mixture"],
     "~prior": ["prior"],
-    "data.labels=7000000": ["data.labels=7000000", "1 to 1000"],
+    "data.labels=7000000": ["data.labels=7000000", "2 to 1000"],
     "data.labels=none": ["data.labels", "'all'"],
     "prior=gaussian_mixture": ["heads.style.size=10", "GaussianMixture has 2 dimensions"],
     "heads.style.size=ten": ["heads.style.size"],

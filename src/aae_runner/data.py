@@ -180,7 +180,7 @@ class Data:
         labels = n if facts.labels == "all" else facts.labels
         if labels > n:
             raise ConfigError(
-                f"data.labels={labels}: the training split holds {n:,} images. Allowed: 1 to {n}, or all."
+                f"data.labels={labels}: the training split holds {n:,} images. Allowed: 2 to {n}, or all."
             )
         label_seed = seed if facts.label_seed is None else facts.label_seed
         self.facts, self.note, self.device = facts, splits.note, device

@@ -57,8 +57,8 @@ def unwritable(path: Path, error: OSError, needed: int | None = None) -> DiskErr
     free = status.f_bavail * status.f_frsize / 2**20
     need = "" if needed is None else f"{needed / 2**20:,.1f} MiB were needed; "
     return DiskError(
-        f"{path}: cannot be written ({error.strerror}). {need}{folder} has {free:,.0f} MiB free. Make room, "
-        "or choose another place (runs=FOLDER, -o FILE)."
+        f"{path}: cannot be written ({error.strerror}). {need}{folder} has {free:,.0f} MiB free. "
+        "Choose another place (runs=FOLDER, -o FILE), or make room where that is what is missing."
     )
 
 
