@@ -13,7 +13,7 @@ SOURCE = Path(aae_runner.__file__).parent
 ORDER = (
     "__main__", "cli", "sweep", "toolbox", "toolbox.commands", "catalog", "__init__", "launch", "gallery",
     "export", "compare", "finished", "trainer", "resume", "recorder", "page", "page.curves",
-    "page.differences", "page.markup", "report", "summary", "experiment", "evaluators",
+    "page.markup", "report", "summary", "differences", "experiment", "evaluators",
     "evaluators.clusters", "evaluators.distributions", "evaluators.error_rate", "evaluators.pictures",
     "evaluators.probes", "evaluators.snapshot", "figures", "environment", "parzen", "prior_match", "phases",
     "engine", "losses", "model", "latents", "priors", "networks", "datasets", "datasets.pictures",

@@ -9,9 +9,9 @@ import pytest
 from conftest import PAPER, finished
 from PIL import Image
 
+from aae_runner.differences import differences
 from aae_runner.page import page
 from aae_runner.page.curves import POINTS, panels, read_curves
-from aae_runner.page.differences import differences
 from aae_runner.report import comma_separated, markdown, seeds_table
 from aae_runner.summary import read_series
 
@@ -154,11 +154,11 @@ def test_configs_differ_by_key_and_components_of_other_classes_as_a_whole() -> N
         "seed": 1,
         "evaluators": {"samples": {"_target_": "a.Samples"}},
     }
-    assert differences([first, second]) == {
+    assert differences([first, second], ["seed", "evaluators"]) == {
         "heads.style": ["Plain(size=2)", "Gaussian(size=2)"],
         "heads.label": ["-", "Label()"],
         "phases.one.every": ["1", "2"],
         "schedule.epochs": ["5", "9"],
         "schedule.decay": ["null", "[1, 2]"],
     }
-    assert not differences([first])
+    assert not differences([first], ())

@@ -67,9 +67,10 @@ def test_the_report_gives_mean_and_deviation_over_seeds_of_one_length_beside_the
 def test_a_row_holds_the_statistics_of_its_seeds_as_fractions(tmp_path: Path) -> None:
     row, other = rows(three_seeds(tmp_path))
     low, high = stats.t.interval(0.95, 2, np.mean([0.01, 0.02, 0.04]), stats.sem([0.01, 0.02, 0.04]))
+    assert low < 0  # which no rate can be
     assert (row.metric, row.seeds, row.source) == ("test/error_rate", 3, "Table 2")  # the paper's one first
     assert [row.mean, row.deviation, row.low, row.high] == pytest.approx(
-        [0.07 / 3, np.std([0.01, 0.02, 0.04], ddof=1), low, high]
+        [0.07 / 3, np.std([0.01, 0.02, 0.04], ddof=1), 0, high]
     )
     assert row.difference == pytest.approx(0.07 / 3 - 0.019)
     assert (other.reference, other.source, other.difference) == (0.9, "a fresh prior sample", None)
@@ -81,6 +82,66 @@ def test_the_interval_is_students(n: int) -> None:
     assert interval(values) == pytest.approx(
         stats.t.interval(0.95, n - 1, np.mean(values), stats.sem(values))
     )
+
+
+def test_the_interval_of_a_share_stays_within_0_and_1_and_that_of_another_metric_does_not(
+    tmp_path: Path,
+) -> None:
+    for seed, value in enumerate((0.9, 1.0)):
+        metrics = {"test/probe_accuracy": value, "test/squared_mmd": value}
+        finished(tmp_path / f"seed{seed}", **metrics)
+    found = {row.metric: row for row in rows(read_series([tmp_path])[0])}
+    share, other = found["test/probe_accuracy"], found["test/squared_mmd"]
+    assert (share.low, share.high) == (pytest.approx(other.low), 1)
+    assert other.high is not None
+    assert other.high > 1
+
+
+SWEEP = {
+    "basic/1": {"data": {"labels": 50}, "prior": 1, "evaluators": {"a": {"every": 1}}},
+    "basic/2": {"data": {"labels": 100}, "prior": 2, "evaluators": {"a": {"every": 2}}},
+    "vae/3": {"data": {"labels": 7}},
+}
+
+
+def test_each_series_of_a_sweep_tells_what_the_others_of_its_variant_have_otherwise_in_every_format(
+    tmp_path: Path,
+) -> None:
+    for seed in (0, 1):
+        for name, config in SWEEP.items():
+            finished(
+                tmp_path / "digits" / name / f"seed{seed}", config={"reference": None, "seed": seed, **config}
+            )
+    series, _ = read_series([tmp_path])
+    told = {one.folder: one.settings for one in series}
+    assert told == {
+        "digits/basic/1": "data.labels=50", "digits/basic/2": "data.labels=100", "digits/vae/3": ""
+    }  # fmt: skip
+    assert "digits/basic/2\ndata.labels=100\n" in seeds_table(series)
+    assert "digits/vae/3\n5 epochs" in seeds_table(series)
+    for text in (markdown(series), comma_separated(series), as_json(series), page(series)):
+        assert "data.labels=50" in text
+        assert "data.labels=7" not in text
+    assert {row["settings"] for row in json.loads(as_json(series))} == {*told.values()}
+
+
+def test_evaluators_are_told_only_where_nothing_else_tells_two_series_apart(tmp_path: Path) -> None:
+    for name in ("basic/1", "basic/2"):
+        config = {**SWEEP[name], "data": {"labels": 50}}
+        finished(tmp_path / "digits" / name / "seed0", config={"reference": None, **config})
+    series, _ = read_series([tmp_path])
+    assert [one.settings for one in series] == ["evaluators.a.every=1", "evaluators.a.every=2"]
+
+
+@pytest.mark.parametrize(
+    "named", [".", "digits", "digits/basic", "digits/basic/123", "digits/basic/123/seed0"]
+)
+def test_a_series_is_called_by_data_set_variant_and_identity_whichever_of_its_folders_is_named(
+    named: str, tmp_path: Path
+) -> None:
+    finished(tmp_path / "digits" / "basic" / "123" / "seed0")
+    ((series,), _) = read_series([tmp_path / named])
+    assert series.folder == "digits/basic/123"
 
 
 def test_one_seed_has_no_deviation_and_no_interval(tmp_path: Path) -> None:
@@ -99,7 +160,7 @@ def test_each_format_holds_the_same_rows(tmp_path: Path) -> None:
     assert float(lines[0]["mean"]) == objects[0]["mean"] == row.mean
     assert (lines[0]["experiment"], objects[0]["experiment"]) == ("", None)
     for text in (seeds_table(series), markdown(series), page(series)):
-        for cell in ("2.33 ± 1.53 %", "-1.46 to 6.13 %", "1.90 ± 0.10 % (Table 2)", "+0.43 points"):
+        for cell in ("2.33 ± 1.53 %", "0.00 to 6.13 %", "1.90 ± 0.10 % (Table 2)", "+0.43 points"):
             assert cell in text
     table = markdown(series).splitlines()
     assert {line.replace("\\|", "").count("|") for line in table} == {table[1].count("|")}

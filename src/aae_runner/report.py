@@ -17,7 +17,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from aae_runner.summary import Row, Series, rows
+from aae_runner.summary import Row, Series, is_share, rows
 
 _NAMES = {
     "test/error_rate": "test error",
@@ -26,11 +26,6 @@ _NAMES = {
 }
 COLUMNS = ("metric", "mean ± std", "95 % interval", "seeds", "to compare with", "difference")
 """What `cells` are."""
-
-
-def is_share(tag: str) -> bool:
-    """Whether a metric is printed as per cent: rates and accuracies are."""
-    return tag.endswith(("_rate", "_accuracy"))
 
 
 def readable(tag: str, value: float, deviation: float | None = None) -> str:
@@ -114,15 +109,16 @@ def seeds_table(series: Iterable[Series]) -> str:
             table.add_column(name, overflow="fold", no_wrap=name in COLUMNS[:2])
         for line in list(zip(*kept, strict=True))[1:]:
             table.add_row(*map(Text, line))
-        console.print(Text(heading), Text(said(one)), table, sep="\n")
+        about = [Text(text) for text in (heading, one.settings, said(one)) if text]
+        console.print(*about, table, sep="\n")
     return "".join(f"{line.rstrip()}\n" for line in text.getvalue().rstrip().splitlines())
 
 
 def markdown(series: Iterable[Series]) -> str:
     """One table of all, to be pasted into a text."""
-    lines = [("experiment", "epochs", *COLUMNS), ("---",) * (2 + len(COLUMNS))]
+    lines = [("experiment", "settings", "epochs", *COLUMNS), ("---",) * (3 + len(COLUMNS))]
     for one in series:
-        lines += [(one.name, str(row.epochs), *cells(row)) for row in rows([one])]
+        lines += [(one.name, one.settings, str(row.epochs), *cells(row)) for row in rows([one])]
     return "".join(f"| {' | '.join(map(_literal, line))} |\n" for line in lines)
 
 

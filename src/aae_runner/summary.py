@@ -6,15 +6,19 @@ import os
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scipy.special import stdtrit
 
-from aae_runner.config import Reference, check
+from aae_runner.config import CONSTANT_KEYS, Reference, check
+from aae_runner.differences import differences
 from aae_runner.errors import AAEError, ConfigError
+
+UNTOLD = {*CONSTANT_KEYS, "prior"}
+"""Keys in which runs of two identities may be alike; `priors` has the prior where it is used."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,9 @@ class Series:
     """Runs of one config and length, which differ in their seed."""
 
     folder: str
-    """Their common one, relative to where the report looks."""
+    """Their common one, relative to where the report looks; data set, variant and identity in any case."""
+    settings: str
+    """What the other series of the experiment, data set and variant have otherwise: KEY=VALUE KEY=VALUE."""
     runs: list[Run]
     """At least one, in the order of their seeds."""
 
@@ -64,6 +70,8 @@ class Row:
     experiment: str | None
     run: str
     """The folder of the series."""
+    settings: str
+    """See `Series`."""
     epochs: int
     metric: str
     seeds: int
@@ -71,7 +79,7 @@ class Row:
     deviation: float | None
     """Standard deviation over seeds (n - 1); None of one seed."""
     low: float | None
-    """The 95 % interval of the mean by Student's t, from here ..."""
+    """The 95 % interval of the mean by Student's t, of a share clipped to [0, 1], from here ..."""
     high: float | None
     """... to here."""
     reference: float | None
@@ -127,9 +135,10 @@ def read_series(roots: Sequence[Path]) -> tuple[list[Series], list[str]]:
         said = f"{where}: holds no finished run. Name the folder given as runs=FOLDER."
         raise ConfigError("\n".join([*damaged, said]))
     base = os.path.commonpath([root.resolve() for root in roots])
+    settings = _settings(groups)
     return [
-        Series(plain(str(folder.relative_to(base) if folder.is_relative_to(base) else folder)), runs)
-        for (folder, _), runs in groups.items()
+        Series(plain(_called(folder, base)), settings[folder, epochs], runs)
+        for (folder, epochs), runs in groups.items()
     ], damaged
 
 
@@ -152,6 +161,38 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return mean - half, mean + half
 
 
+def is_share(tag: str) -> bool:
+    """Whether a metric lies in [0, 1] and is printed as per cent: rates and accuracies are."""
+    return tag.endswith(("_rate", "_accuracy"))
+
+
+def _called(folder: Path, base: str) -> str:
+    shown = folder.relative_to(base).parts if folder.is_relative_to(base) else ()
+    return str(Path(*(shown if len(shown) > 3 else folder.parts[-3:])))
+
+
+def _settings(groups: Mapping[tuple[Path, int], list[Run]]) -> dict[tuple[Path, int], str]:
+    """What differs among groups of one experiment, data set and variant, as one writes it.
+
+    Evaluators count only where nothing else tells two identities apart.
+    """
+    alike: dict[Any, list[tuple[Path, int]]] = defaultdict(list)
+    for group, (first, *_) in groups.items():
+        alike[first.experiment, group[0].parts[-3:-1]].append(group)
+    told = {}
+    for some in alike.values():
+        for left_out in ({*UNTOLD, "evaluators"}, UNTOLD):
+            found = differences([groups[group][0].config for group in some], left_out)
+            texts = [
+                " ".join(f"{key}={values[place]}" for key, values in found.items())
+                for place in range(len(some))
+            ]
+            if len(set(texts)) == len({folder.name for folder, _ in some}):
+                break
+        told |= dict(zip(some, texts, strict=True))
+    return told
+
+
 def _row(series: Series, tag: str) -> Row:
     first = series.runs[0]
     values = [run.metrics[tag] for run in series.runs if tag in run.metrics]
@@ -159,9 +200,11 @@ def _row(series: Series, tag: str) -> Row:
     mean = statistics.fmean(values)
     many = len(values) > 1
     low, high = interval(values) if many else (None, None)
+    if is_share(tag) and low is not None and high is not None:
+        low, high = max(0.0, low), min(1.0, high)
     paper = first.reference if first.reference and first.reference.metric == tag else None
     return Row(
-        first.experiment, series.folder, first.epochs, tag, len(values), mean,
+        first.experiment, series.folder, series.settings, first.epochs, tag, len(values), mean,
         deviation=statistics.stdev(values) if many else None,
         low=low,
         high=high,

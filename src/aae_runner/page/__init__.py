@@ -14,11 +14,11 @@ from xml.etree.ElementTree import Element, tostring
 
 from PIL import Image
 
+from aae_runner.differences import differences
 from aae_runner.page.curves import color, panels, read_curves
-from aae_runner.page.differences import differences
 from aae_runner.page.markup import element, table
 from aae_runner.report import COLUMNS, cells, counted, said
-from aae_runner.summary import Row, Series, plain, rows
+from aae_runner.summary import UNTOLD, Row, Series, plain, rows
 
 _HERE = Path(__file__).parent
 _LARGEST = 1600
@@ -79,6 +79,7 @@ def _overview(series: Sequence[Series]) -> Element:
     lines = [
         [
             element("th", f"{number} ", element("a", one.name, href=f"#experiment-{number}"), scope="row"),
+            element("td", one.settings),
             *_cells(row),
             element("td", str(row.epochs)),
         ]
@@ -89,7 +90,7 @@ def _overview(series: Sequence[Series]) -> Element:
         "A final metric of each experiment on the test split: mean ± standard deviation over seeds, and the "
         "95 % interval of the mean by Student's t, beside the paper's number or that of a fresh prior sample."
     )
-    return table(["experiment", *COLUMNS, "epochs"], lines, caption, "sortable")
+    return table(["experiment", "settings", *COLUMNS, "epochs"], lines, caption, "sortable")
 
 
 def _cells(row: Row) -> list[Element]:
@@ -108,10 +109,11 @@ def _cells(row: Row) -> list[Element]:
 def _section(series: Series, number: int) -> Element:
     """What one experiment looked like."""
     experiment = series.runs[0].experiment
+    about = ", ".join(filter(None, (series.settings, said(series))))
     section = element(
         "section",
         element("h2", f"{number} {experiment or series.folder}"),
-        element("p", f"{series.folder}: " * bool(experiment) + f"{said(series)}."),
+        element("p", f"{series.folder}: " * bool(experiment) + f"{about}."),
         id=f"experiment-{number}",
     )
     if found := rows([series]):
@@ -150,7 +152,8 @@ def _picture(path: Path, run: str) -> Element:
 def _compared(series: Sequence[Series]) -> list[Element]:
     """What differs between the configs: each value of a key with the numbers of its experiments."""
     lines = []
-    for key, values in differences([one.runs[0].config for one in series]).items():
+    left_out = {*UNTOLD, "evaluators"} - {"schedule.epochs"}
+    for key, values in differences([one.runs[0].config for one in series], left_out).items():
         shown = []
         for value in dict.fromkeys(values):
             where = ", ".join(str(number) for number, one in enumerate(values, 1) if one == value)

@@ -8,8 +8,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from aae_runner.page.markup import element
-from aae_runner.report import is_share
-from aae_runner.summary import plain
+from aae_runner.summary import is_share, plain
 
 Curve = list[tuple[float, float]]
 """(epoch, value) in order of time."""

@@ -1,33 +1,32 @@
 """What differs between configs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from aae_runner.config import CONSTANT_KEYS
-
 _ABSENT = object()
-_LEFT_OUT = {*CONSTANT_KEYS, "evaluators", "prior"} - {"schedule.epochs"}
-"""What does not change what is learned; `priors` has the prior where it is used."""
 
 
-def differences(configs: Sequence[Any], key: str = "") -> dict[str, list[str]]:
+def differences(configs: Sequence[Any], left_out: Collection[str], key: str = "") -> dict[str, list[str]]:
     """The keys whose values are not the same in all configs, with the value in each.
 
     Components of different classes differ as a whole.
 
     Args:
         configs: of the experiments, or what they have at a key.
+        left_out: keys that are not looked at.
         key: where they are.
     """
-    if key in _LEFT_OUT or all(one == configs[0] for one in configs):
+    if key in left_out or all(one == configs[0] for one in configs):
         return {}
     classes = {one.get("_target_") if isinstance(one, dict) else _ABSENT for one in configs}
     if _ABSENT in classes or len(classes) > 1:
         return {key: [_short(one) for one in configs]}
     found: dict[str, list[str]] = {}
     for name in dict.fromkeys(name for one in configs for name in one):
-        found |= differences([one.get(name, _ABSENT) for one in configs], f"{key}.{name}".lstrip("."))
+        found |= differences(
+            [one.get(name, _ABSENT) for one in configs], left_out, f"{key}.{name}".lstrip(".")
+        )
     return found
 
 
