@@ -179,7 +179,7 @@ def _settings(groups: Mapping[tuple[Path, int], list[Run]]) -> dict[tuple[Path, 
     alike: dict[Any, list[tuple[Path, int]]] = defaultdict(list)
     for group, (first, *_) in groups.items():
         alike[first.experiment, group[0].parts[-3:-1]].append(group)
-    told = {}
+    told: dict[tuple[Path, int], str] = {}
     for some in alike.values():
         for left_out in ({*UNTOLD, "evaluators"}, UNTOLD):
             found = differences([groups[group][0].config for group in some], left_out)
