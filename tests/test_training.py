@@ -108,6 +108,31 @@ def test_the_same_command_shows_a_finished_run_and_changes_nothing(finished: Pat
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
+def test_a_finished_run_that_is_asked_for_fewer_epochs_says_how_many_it_has(
+    finished: Path, tmp_path: Path
+) -> None:
+    said = {
+        epochs: subprocess.run(
+            [sys.executable, "-m", "aae_runner", *SHORT, f"schedule.epochs={epochs}"],
+            cwd=tmp_path, capture_output=True, text=True, check=True,
+        ).stdout
+        for epochs in (1, 2)
+    }  # fmt: skip
+    assert "finished, with 2 epochs, more than the 1 that are asked for;" in said[1]
+    assert "finished, with 2 epochs;" in said[2]
+
+
+def test_the_line_of_an_epoch_has_what_was_measured_at_it_and_nothing_older(
+    command: Command, tmp_path: Path
+) -> None:
+    assert command(*SHORT, "schedule.epochs=4", "evaluators.error_rate.every=2")[0] == 0
+    lines = re.findall(r"epoch (\d)/4 (.*)", (only_run(tmp_path) / "run.log").read_text())
+    assert [(epoch, "valid/error_rate" in line) for epoch, line in lines] == [
+        ("1", False), ("2", True), ("3", False), ("4", True),
+    ]  # fmt: skip
+    assert all("reconstruction" in line for _, line in lines)
+
+
 def test_more_epochs_continue_the_same_run(finished: Path, command: Command) -> None:
     command(*SHORT, "schedule.epochs=3")
     assert json.loads((finished / "results.json").read_text())["epochs"] == 3

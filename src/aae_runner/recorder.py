@@ -168,14 +168,14 @@ class Recorder:
         self._show(step)
 
     def epoch(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Says how an epoch ended: a plain line where there is no bar."""
+        """Says how an epoch ended, with what was measured at it: a plain line where there is no bar."""
         self._last |= metrics
         self._show(step)
         if self._live is None:
             left = (self._total - step) * self._images_per_step / self._rate if self._rate > 0 else math.nan
             end = f"{left:.0f} s left" if math.isfinite(left) else ""
             log.info("epoch %g/%g  %s  %s", step / self._steps_per_epoch, self._total / self._steps_per_epoch,
-                     self._summary(), end)  # fmt: skip
+                     self._summary(metrics), end)  # fmt: skip
 
     def findings(self, step: int, split: str, findings: Findings, *, keep: bool) -> dict[str, float]:
         """Records what evaluators found; returns the metrics by scalar tag.
@@ -271,13 +271,13 @@ class Recorder:
         self._bar.update(self._task, completed=step, description=f"epoch {done:.1f}/{total:g}")
 
     def _draw(self) -> Group:
-        return Group(self._bar, Text(self._summary(), style="dim"))
+        return Group(self._bar, Text(self._summary(self._last), style="dim"))
 
-    def _summary(self) -> str:
+    def _summary(self, metrics: Mapping[str, float]) -> str:
         shown = [
             f"{tag.split('/')[-1]} {value:.3g}" for tag, value in self._last.items() if tag[:5] == "loss/"
         ]
-        shown += [f"{tag} {readable(tag, value)}" for tag, value in self._last.items() if tag[:6] == "valid/"]
+        shown += [f"{tag} {readable(tag, value)}" for tag, value in metrics.items() if tag[:6] == "valid/"]
         if math.isfinite(self._rate):
             shown.append(f"{self._rate:,.0f} images/s")
         return "  ".join(shown)

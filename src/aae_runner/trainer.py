@@ -41,10 +41,12 @@ def train(config: Config, folder: Path, build: Builder, texts: Mapping[str, str]
     """
     with stop_signals() as stop:
         if config.resume and (results := _finished(folder, config.schedule.epochs)):
+            asked, more = config.schedule.epochs, results["epochs"] > config.schedule.epochs
             log.info(
-                "This run is finished, with %d epochs; its data were not read again. resume=false starts "
+                "This run is finished, with %d epochs%s; its data were not read again. resume=false starts "
                 "afresh.",
                 results["epochs"],
+                f", more than the {asked} that are asked for" if more else "",
             )
             return results
         with stop.interrupts("Stopped before the first step; the same command starts again."):
