@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -25,12 +26,15 @@ def test_jobs_run_in_processes_of_their_own_and_their_outcomes_are_told_together
         [sys.executable, "-m", "aae_runner", "-m", f"hydra/launcher={launcher}", *SHORT,
          "schedule.phases.reconstruction.optimizer.lr=1e-3,1e30"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={name: value for name, value in os.environ.items() if name != "COLUMNS"},
     )  # fmt: skip
     assert ended.returncode == 1, ended.stderr
     assert "1 of 2 jobs failed" in ended.stderr
     (record,) = (tmp_path / "runs" / "sweeps").glob("*/jobs.jsonl")
     assert sorted(json.loads(line)["status"] for line in record.read_text().splitlines()) == [0, 5]
-    assert len(list((tmp_path / "runs").glob("digits/*/*/seed0/results.json"))) == 1
+    (results,) = (tmp_path / "runs").glob("digits/*/*/seed0/results.json")
+    table = ended.stdout.partition("The sweep's jobs")[2]
+    assert str(results.parent.relative_to(tmp_path)) in table  # not folded, for it goes to no terminal
 
 
 SEARCH = """

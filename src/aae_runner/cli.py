@@ -123,11 +123,10 @@ def _run(composed: DictConfig) -> tuple[Path, float | None]:
     """The folder of the run, and its objective."""
     folder, results = launch(composed, HydraConfig.get())
 
-    from aae_runner.recorder import console
-    from aae_runner.report import closing_table
+    from aae_runner.report import closing_table, show
 
     with contextlib.suppress(SystemExit):  # a closed pipe
-        console.print(closing_table(results, folder))
+        show(closing_table(results, folder))
     if (name := composed.objective) is None:
         return folder, None
     if not isinstance(objective := results.get(name), float):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -95,10 +95,19 @@ def counted(n: int, noun: str) -> str:
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
+def show(what: RenderableType) -> None:
+    """Prints, as wide as the terminal; where there is none, nothing is folded."""
+    Console(width=_width()).print(what)
+
+
+def _width() -> int:
+    return shutil.get_terminal_size((1000, 0)).columns
+
+
 def seeds_table(series: Iterable[Series]) -> str:
     """A table for each experiment, as wide as the terminal where there is one; empty columns are left out."""
     text = io.StringIO()
-    console = Console(file=text, width=shutil.get_terminal_size((1000, 0)).columns)
+    console = Console(file=text, width=_width())
     for one in series:
         experiment = one.runs[0].experiment
         heading = f"{experiment}: {one.folder}" if experiment else one.folder

@@ -37,9 +37,10 @@ def read_outcomes(folder: Path) -> list[Outcome]:
 def print_outcomes(outcomes: list[Outcome]) -> None:
     """A table: job, what of its overrides is not every job's, outcome, where to look."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from aae_runner.report import show
 
     table = Table("job", "overrides", "outcome", "where to look", box=SIMPLE_HEAD, title="The sweep's jobs")
     for column in table.columns:
@@ -51,4 +52,4 @@ def print_outcomes(outcomes: list[Outcome]) -> None:
         outcome = done if one.status == 0 else f"status {one.status}: {one.said.split('. ')[0]}"
         own = " ".join(text for text in one.overrides if text not in shared)
         table.add_row(str(one.job), *(escape(text) for text in (own, outcome, one.where)))
-    Console().print(table)
+    show(table)

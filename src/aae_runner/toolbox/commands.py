@@ -60,10 +60,9 @@ def compare(arguments: Namespace) -> None:
 
 def evaluate(arguments: Namespace) -> None:
     """A run's metrics again."""
-    from rich.console import Console
     from rich.table import Table
 
-    from aae_runner.report import readable
+    from aae_runner.report import readable, show
 
     findings = _opened(arguments).evaluate(arguments.split)
     metrics = {name: value for name, value in findings.items() if isinstance(value, float)}
@@ -72,7 +71,7 @@ def evaluate(arguments: Namespace) -> None:
         if name not in metrics:
             raise ConfigError(f"--metric {name}: not found by this run's evaluators.{nearest(name, metrics)}")
         table.add_row(f"{arguments.split}/{name}", readable(name, metrics[name]))
-    Console().print(table)
+    show(table)
 
 
 def sample(arguments: Namespace) -> None:
