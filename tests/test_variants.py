@@ -1,10 +1,11 @@
 """The paper's other phases, heads and joins, against theory."""
 
 import math
+import re
 
 import pytest
 import torch
-from conftest import composed, experiment
+from conftest import TINY, composed, experiment
 from scipy import integrate, stats
 from torch import nn
 from torch.autograd import gradcheck
@@ -131,6 +132,18 @@ def test_a_supervised_model_is_calibrated_with_the_labels_it_is_trained_with() -
     run.model.heads["label"].register_forward_hook(lambda module, inputs, output: given.append(inputs[1]))
     run.look("valid", None)
     assert int(given[0].max()) < 10  # 10 would be "hidden"
+
+
+@pytest.mark.parametrize("prior", choices("prior"))
+def test_labels_can_choose_a_part_only_of_a_prior_with_parts_and_the_error_names_those(prior: str) -> None:
+    with pytest.raises(ConfigError, match=r"phases\.regularization: condition=10: .*has no parts") as caught:
+        build_parts(composed("variant=label_conditioned", "prior=gaussian", *TINY), Builder())
+    config = composed("variant=label_conditioned", f"prior={prior}", *TINY)
+    if f"prior={prior}" in re.split(r"[ ,]", str(caught.value)):
+        assert build_parts(config, Builder()).priors["style"].parts == 10
+    else:
+        with pytest.raises(ConfigError, match="has no parts"):
+            build_parts(config, Builder())
 
 
 def test_a_prior_with_fewer_parts_than_classes_cannot_be_conditioned_on_them() -> None:

@@ -86,10 +86,16 @@ class Regularization(Phase):
         learned = [name for name in priors if list(model.heads[name].parameters())]
         if not learned:
             raise ConfigError("no head has a prior. Add one to priors.")
-        for name in learned:
-            parts = priors[name].parts
-            if condition is not None and parts is not None and parts < condition:
-                raise ConfigError(f"the prior of {name} has {parts} parts, fewer than {condition} classes.")
+        parts = {name: priors[name].parts for name in learned}
+        for name, known in parts.items():
+            if condition is not None and known is not None and known < condition:
+                raise ConfigError(f"the prior of {name} has {known} parts, fewer than {condition} classes.")
+        if condition is not None and not any(parts.values()):
+            raise ConfigError(
+                f"condition={condition}: labels choose a part of the prior, but that of "
+                f"{' and '.join(parts)} has no parts. Choose prior=gaussian_mixture or prior=swiss_roll, "
+                "which have, or condition=null."
+            )
         self.condition = condition
         self.priors = nn.ModuleDict({name: priors[name] for name in learned})
         told = 0 if condition is None else condition + 1
