@@ -181,7 +181,7 @@ def test_verifying_reads_with_checksums_and_fetching_leaves_alone_what_is_sound(
             True,
         )
     status, said = aae("data", "verify", "mnist", "--root", mnist_root)
-    assert (status, "SHA-256" in said) == (3, True)
+    assert (status, "SHA-256" in said, "`aae data fetch`" in said) == (3, True, True)
     assert aae("data", "verify", "digits")[0] == 0
     assert aae("data", "verify", "svhn", "--root", mnist_root)[0] == 3
     for name, remedy in (

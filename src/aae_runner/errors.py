@@ -14,9 +14,18 @@ class ConfigError(AAEError):
 
 
 class DataError(AAEError):
-    """A data set is missing, damaged, or not what its yaml says."""
+    """A data set is missing, damaged, or not what its yaml says.
+
+    Args:
+        problem: what is wrong, a sentence.
+        remedy: what to do, a sentence or more; it may be part of the problem's text.
+    """
 
     status = 3
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(f"{problem} {remedy}".rstrip())  # a copy from another process has one text alone
+        self.problem, self.remedy = problem, remedy
 
 
 class CheckpointError(AAEError):

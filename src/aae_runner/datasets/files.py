@@ -26,7 +26,7 @@ SILENCE = 30.0
 
 def fail(path: Path, problem: str, remedy: str) -> DataError:
     """An error about a file: what is wrong with it, and what to do."""
-    return DataError(f"{path}: {problem}. {remedy}")
+    return DataError(f"{path}: {problem}.", remedy)
 
 
 def sound(read: Callable[[], T], fetch: Callable[[], None] | None) -> T:
@@ -43,12 +43,13 @@ def sound(read: Callable[[], T], fetch: Callable[[], None] | None) -> T:
         return read()
     except DataError as error:
         if fetch is None:
-            raise
-        log.info("%s. It is downloaded now.", str(error).split(". ")[0])
+            fetched = "Or let it be fetched: `aae data fetch`, or data.download=true of `aae-run`."
+            raise DataError(error.problem, f"{error.remedy} {fetched}") from error
+        log.info("%s It is downloaded now.", error.problem)
         try:
             fetch()
         except DataError as failed:
-            raise DataError(f"{error} {failed}") from failed
+            raise DataError(f"{error.problem} {failed}", f"{error.remedy} Or try again later.") from failed
     return read()
 
 
@@ -85,11 +86,7 @@ def fetch(urls: Sequence[str], path: Path, md5: str) -> None:
     finally:
         socket.setdefaulttimeout(timeout)
         shutil.rmtree(folder, ignore_errors=True)
-    raise fail(
-        path,
-        f"could not be downloaded ({'; '.join(problems)})",
-        f"Try again later, or put the original file into {path.parent} yourself.",
-    )
+    raise DataError(f"It could not be downloaded ({'; '.join(problems)}).")
 
 
 def shuffled(n: int) -> NDArray[np.int64]:

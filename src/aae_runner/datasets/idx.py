@@ -85,8 +85,8 @@ class MNIST:
     def _idx(self, folder: Path, name: str) -> torch.Tensor:
         path = _packed_or_not(folder / name)
         remedy = (
-            f"Let it be fetched (data.download=true), or put the original {name}.gz into {folder} yourself "
-            f"(data.root names the folder above {self.name}/raw)."
+            f"Put the original {name}.gz into {folder} yourself (data.root names the folder above "
+            f"{self.name}/raw)."
         )
         if path is None:
             raise fail(folder / f"{name}.gz", "no such file", remedy)

@@ -59,10 +59,7 @@ class SVHN:
 
     def _mat(self, part: str) -> Images:
         path = self.root / f"{part}_32x32.mat"
-        remedy = (
-            f"Let it be fetched (data.download=true), or put the original {path.name} into {self.root} "
-            "yourself (data.root names the folder)."
-        )
+        remedy = f"Put the original {path.name} into {self.root} yourself (data.root names the folder)."
         if not path.is_file():
             raise fail(path, "no such file", remedy)
         if self.checksums:
