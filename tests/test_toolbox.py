@@ -159,8 +159,19 @@ def test_exported_weights_are_the_runs(run: Run, aae: Toolbox, tmp_path: Path) -
     assert aae("export", opened.folder, "--format", "safetensors", "-o", file)[0] == 0
     exported = safetensors.torch.load_file(file)
     assert exported.keys() == opened.model.state_dict().keys()
+    assert aae("export", opened.folder, "--format", "safetensors", "-o", tmp_path / "bare")[0] == 0
+    assert (tmp_path / "bare.safetensors").read_bytes() == file.read_bytes()
     assert aae("export", opened.folder, "-o", tmp_path / "net")[0] == 0
     assert sorted(path.name for path in tmp_path.glob("net*")) == ["net.encoder.pt2"]  # it decodes nothing
+
+
+@pytest.mark.parametrize(("ending", "beginning"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")])
+def test_a_picture_is_what_its_ending_says(
+    run: Run, aae: Toolbox, tmp_path: Path, ending: str, beginning: bytes
+) -> None:
+    file = tmp_path / f"samples.{ending}"
+    assert aae("sample", run("semi_supervised").folder, "-n", "4", "-o", file)[0] == 0
+    assert file.read_bytes().startswith(beginning)
 
 
 def test_every_data_set_is_listed_with_its_first_comment_and_its_place(aae: Toolbox, tmp_path: Path) -> None:
@@ -203,12 +214,24 @@ def test_verifying_reads_with_checksums_and_fetching_leaves_alone_what_is_sound(
         (("sample", "BASELINE"), (2, "no prior")),
         (("traverse", "RUN", "--between", "0", "500"), (2, "Allowed: 0 to 499")),
         (("traverse", "RUN", "--between", "-1", "0"), (2, "Allowed: 0 to 499")),
+        (("traverse", "RUN", "--between", "3", "3"), (2, "two different images")),
         (("traverse", "RUN", "--class", "1", "--between", "1", "0"), (2, "not allowed with")),
         (("traverse", "BASELINE"), (2, "no head style")),
         (("compare", "BASELINE", "BASELINE"), (2, "no head style")),
         (("compare", "SUPERVISED", "SUPERVISED"), (2, "15 dimensions; 2 can be drawn")),
         (("encode", "RUN", "nowhere"), (3, "no pictures")),
         (("export", "RUN", "-o", "file/net"), (6, "cannot be written")),
+        (("export", "RUN", "-o", "net.foo"), (2, "a name that ends in .pt2")),
+        (("export", "RUN", "-o", "net.pt2", "--format", "safetensors"), (2, "ends in .safetensors")),
+        (("sample", "RUN", "-o", "x.foo"), (2, "x.foo: a name that ends in .png")),
+        (("traverse", "RUN", "-o", "x"), (2, "x: a name that ends in .png")),
+        (("compare", "RUN", "RUN", "-o", "x.npz"), (2, "x.npz: a name that ends in .png")),
+        (("encode", "RUN", "file", "-o", "x.csv"), (2, "x.csv: a name that ends in .npz")),
+        (("smaple", "RUN"), (2, "there is no smaple. Did you mean sample?")),
+        (("data", "fech", "mnist"), (2, "there is no fech. Did you mean fetch?")),
+        (("sample", "RUN", "--sede=3"), (2, "there is no --sede. Did you mean --seed?")),
+        (("sample", "RUN", "RUN"), (2, "one argument too many")),
+        (("report", "--format", "cvs"), (2, "there is no cvs. Did you mean csv?")),
     ],
 )
 def test_a_wrong_use_is_a_sentence_with_its_status_and_leaves_nothing(

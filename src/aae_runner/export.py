@@ -30,14 +30,14 @@ class _Decoder(nn.Module):
 
 
 def export(run: Finished, output: Path) -> list[Path]:
-    """Writes `<output>.encoder.pt2` and, where the run decodes, `<output>.decoder.pt2`; returns their paths.
+    """Writes `<stem>.encoder.pt2` and, where the run decodes, `<stem>.decoder.pt2`; returns their paths.
 
     The encoder takes images (B, C, H, W), floats in [0, 1], and gives {head: (B, size)}, as
     `Finished.encode` does; the decoder takes {head: (B, size)} and gives images. B may be any number.
 
     Args:
         run: opened on the device on which the programs are to run.
-        output: a suffix .pt2 is put behind.
+        output: a name that ends in .pt2.
 
     Raises:
         DiskError: a file cannot be written.
@@ -49,10 +49,10 @@ def export(run: Finished, output: Path) -> list[Path]:
         values = {name: value.to(run.device) for name, value in run.draw(2).items()}
         shapes = ({name: {0: batch} for name in values},)
         programs["decoder"] = torch.export.export(_Decoder(run), (values,), dynamic_shapes=shapes)
-    stem, paths = output.name.removesuffix(".pt2"), []
+    paths = []
     for name, program in programs.items():
         content = io.BytesIO()
         torch.export.save(program, content)
-        paths.append(output.with_name(f"{stem}.{name}.pt2"))
+        paths.append(output.with_suffix(f".{name}.pt2"))
         write(paths[-1], content.getvalue())
     return paths

@@ -67,8 +67,10 @@ def between(run: Finished, ends: tuple[int, int], steps: int) -> Figure:
         steps: pictures on the line, those of the two codes included.
 
     Raises:
-        ConfigError: there is no such image.
+        ConfigError: there is no such image, or it is one alone.
     """
+    if ends[0] == ends[1]:
+        raise ConfigError(f"test image {ends[0]}: a line has two ends. Name two different images.")
     images = run.data.test
     for index in ends:
         if not 0 <= index < len(images):

@@ -5,9 +5,27 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import aae_runner.toolbox.commands as does
+from aae_runner.config import nearest
 from aae_runner.errors import AAEError
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says of what there is not which of what there is may be meant."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"there is no {value}.{nearest(value, action.choices)}")
+
+    def refuse(self, rest: list[str]) -> None:
+        """Ends the program over arguments that are left."""
+        options = [one for one in rest if one.startswith("-")]
+        if not options:
+            self.error(f"{rest[0]}: one argument too many")
+        name, known = options[0].partition("=")[0], self._option_string_actions
+        self.error(f"there is no {name}.{nearest(name, known)}")
 
 
 class _Version(argparse.Action):
@@ -34,8 +52,19 @@ def _from(low: int, high: int) -> Callable[[str], int]:
     return number
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="aae", description="What comes before and after `aae-run`.")
+def _ending(*allowed: str) -> Callable[[str], Path]:
+    """Reads the name of a file that ends in one of these ways."""
+
+    def file(text: str) -> Path:
+        if Path(text).suffix not in allowed:
+            raise argparse.ArgumentTypeError(f"{text}: a name that ends in {' or '.join(allowed)} is needed")
+        return Path(text)
+
+    return file
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="aae", description="What comes before and after `aae-run`.")
     parser.add_argument("--version", action=_Version, nargs=0, help="name program, torch and device")
     parser.set_defaults(data_root=None)  # of commands that read none
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -57,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--names", nargs="+", default=[], help="titles (default: the ends of their folders)")
     compare.add_argument("--sampled", action="store_true", help="of a Gaussian q(z|x), not means but samples")
-    _output(compare, "compare.png", "the picture")
+    _output(compare, "compare.png", "the picture", *does.PICTURES)
 
     evaluate = _add(commands, "evaluate", does.evaluate, "a run's metrics, computed again on a split")
     _run(evaluate)
@@ -69,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("-n", type=_from(1, 10_000), default=64, help="how many (default: 64)")
     sample.add_argument("--class", type=int, dest="label", metavar="K", help="of this class or cluster alone")
     sample.add_argument("--seed", type=_from(0, 2**63 - 1), default=0, metavar="N", help="(default: 0)")
-    _output(sample, "samples.png", "the picture")
+    _output(sample, "samples.png", "the picture", *does.PICTURES)
 
     traverse = _add(commands, "traverse", does.traverse, "a walk along each dimension of a run's style")
     _run(traverse)
@@ -81,17 +110,17 @@ def _parser() -> argparse.ArgumentParser:
         "--between", type=int, nargs=2, metavar=("I", "J"), help="from test image I to J instead"
     )
     traverse.add_argument("--steps", type=_from(2, 100), default=9, metavar="N", help="in a row (default: 9)")
-    _output(traverse, "walk.png", "the picture")
+    _output(traverse, "walk.png", "the picture", *does.PICTURES)
 
     encode = _add(commands, "encode", does.encode, "the codes of a folder of pictures")
     _run(encode)
     encode.add_argument("folder", type=Path, metavar="FOLDER", help="of pictures, at any depth")
-    _output(encode, "codes.npz", "NumPy arrays: one a head, and paths")
+    _output(encode, "codes.npz", "NumPy arrays: one a head, and paths", ".npz")
 
     export = _add(commands, "export", does.export, "a run's networks, for use without this package")
     _run(export)
-    formats = ["torch-export", "safetensors"]
-    export.add_argument("--format", choices=formats, default=formats[0], help=f"(default: {formats[0]})")
+    usual, *_ = does.FORMATS
+    export.add_argument("--format", choices=list(does.FORMATS), default=usual, help=f"(default: {usual})")
     export.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE",
         help="the weights; of programs, FILE.encoder.pt2 and FILE.decoder.pt2",
@@ -105,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _data(commands: "argparse._SubParsersAction[_Parser]") -> None:
     data = commands.add_parser("data", help="list, fetch or verify data sets", description="Data sets.")
     actions = data.add_subparsers(required=True, metavar="action")
     listed = _add(actions, "list", does.data_list, "all data sets, and where their files lie")
@@ -123,13 +152,13 @@ def _data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 
 def _add(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    commands: "argparse._SubParsersAction[_Parser]",
     name: str,
     run: Callable[[argparse.Namespace], None],
     text: str,
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    command.set_defaults(run=run)
+    command.set_defaults(run=run, parser=command)
     return command
 
 
@@ -150,15 +179,18 @@ def _run(command: argparse.ArgumentParser) -> None:
     command.add_argument("folder_of_run", type=Path, metavar="RUN", help="folder of a finished run")
 
 
-def _output(command: argparse.ArgumentParser, default: str, text: str) -> None:
+def _output(command: argparse.ArgumentParser, default: str, text: str, *endings: str) -> None:
     command.add_argument(
-        "-o", "--output", type=Path, default=default, metavar="FILE", help=f"{text} (default: {default})"
-    )
+        "-o", "--output", type=_ending(*endings), default=default, metavar="FILE",
+        help=f"{text}, {' or '.join(endings)} (default: {default})",
+    )  # fmt: skip
 
 
 def main() -> None:
     """The command `aae`."""
-    arguments = _parser().parse_args()
+    arguments, rest = _parser().parse_known_args()
+    if rest:
+        arguments.parser.refuse(rest)
     try:
         arguments.run(arguments)
     except AAEError as error:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:  # torch is imported late: help and mistakes are instant
 
 ENDINGS = {".md": "markdown", ".csv": "csv", ".json": "json", ".html": "html"}
 """What a report is written as, where only its file is named."""
+PICTURES = (".png", ".pdf", ".svg")
+"""What a picture may be."""
+FORMATS = {"torch-export": ".pt2", "safetensors": ".safetensors"}
+"""What a run may be exported as, with the ending of its files."""
 
 
 def report(arguments: Namespace) -> None:
@@ -118,15 +122,22 @@ def encode(arguments: Namespace) -> None:
 
 def export(arguments: Namespace) -> None:
     """Weights or programs."""
+    output, ending = arguments.output, FORMATS[arguments.format]
+    if output.suffix not in ("", ending):
+        raise ConfigError(
+            f"-o {output}: --format {arguments.format} writes {ending} files. Allowed: a name that ends in "
+            f"{ending}, or one without an ending, to which it is added."
+        )
+    output = output.with_suffix(ending)
     run = _opened(arguments, device="cpu")
     if arguments.format == "safetensors":
-        write(arguments.output, (run.folder / "model.safetensors").read_bytes())
-        print(arguments.output)
+        write(output, (run.folder / "model.safetensors").read_bytes())
+        print(output)
         return
 
     from aae_runner.export import export as write_programs
 
-    print(*write_programs(run, arguments.output), sep="\n")
+    print(*write_programs(run, output), sep="\n")
 
 
 def data_list(arguments: Namespace) -> None:
@@ -166,7 +177,7 @@ def _opened(arguments: Namespace, folder: Path | None = None, device: str = "aut
 
 def _save(figure: "Figure", output: Path) -> None:
     with written(output) as file:
-        figure.savefig(file, format="png")
+        figure.savefig(file, format=output.suffix[1:])
     print(output)
 
 
