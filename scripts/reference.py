@@ -14,18 +14,17 @@ import inspect
 import json
 import re
 import sys
-import types
 import typing
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from annotated_types import Ge, Gt, Len, Lt
 
-from aae_runner.config import CONF, Component, Config, Facts, Network, Reference, Schedule, Timing, choices
+from aae_runner.config import CONF, Config, Facts, Network, Reference, Schedule, Timing, choices
+from aae_runner.words import allowed
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 GROUPS = {
@@ -75,37 +74,6 @@ class Source:
                 break
             texts.append(more[1])
         return " ".join(texts)
-
-
-def allowed(annotation: Any) -> str:  # noqa: PLR0911
-    """What an annotation lets through, in words."""
-    if annotation == Component:
-        return "a class (`_target_`) and its keys"
-    if dataclasses.is_dataclass(annotation):
-        return "its keys, below"
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Annotated:
-        kind, *limits = arguments
-        return f"{allowed(kind)} {', '.join(filter(None, map(_limit, limits)))}".strip()
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(map(allowed, arguments))
-    if origin is Literal:
-        return ", ".join(f"`{one}`" for one in arguments)
-    if origin is list:
-        return f"list of {allowed(arguments[0])}"
-    if origin is tuple:
-        return f"[{'; '.join(map(allowed, arguments))}]"
-    if origin is dict:
-        return f"{{{', '.join(map(allowed, arguments))}}}"
-    names = {bool: "`true`, `false`", int: "integer", float: "number", str: "text", type(None): "`null`"}
-    return names.get(annotation, "anything")
-
-
-def _limit(limit: Any) -> str:
-    if isinstance(limit, Len):
-        return f"({limit.min_length} of them)"
-    signs = {Ge: "≥ {0.ge}", Gt: "> {0.gt}", Lt: "< {0.lt}"}
-    return next((text.format(limit) for kind, text in signs.items() if isinstance(limit, kind)), "")
 
 
 def explained(owner: type) -> dict[str, str]:

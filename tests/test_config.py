@@ -14,7 +14,7 @@ from conftest import Command, composed
 from aae_runner.build import Builder
 from aae_runner.config import CONF, Network, choices, identity
 from aae_runner.errors import ConfigError
-from aae_runner.experiment import build_parts
+from aae_runner.experiment import build_parts, choose_device
 
 SMALL = "network.encoder.width=8", "network.decoder.width=8", "network.discriminator.width=8"
 
@@ -114,7 +114,10 @@ WRONG = {
     "prior=null": ["prior=null", "gaussian_mixture"],
     "~prior": ["prior"],
     "data.labels=7000000": ["data.labels=7000000", "2 to 1000"],
-    "data.labels=none": ["data.labels", "'all'"],
+    "data.labels=none": ['data.labels="none" is not allowed. Allowed: integer ≥ 2 or `all`.'],
+    "data.label_seed=abc": ['data.label_seed="abc" is not allowed. Allowed: integer ≥ 0 or `null`.'],
+    "evaluators.error_rate.every=0": ["every=0 is not allowed. Allowed: integer ≥ 1 or `null`."],
+    "reference=4": ["reference=4 is not allowed. Allowed: its keys (metric, value, deviation, source) or"],
     "prior=gaussian_mixture": ["heads.style.size=10", "GaussianMixture has 2 dimensions"],
     "heads.style.size=ten": ["heads.style.size"],
     "heads.label=null": ["priors.label", "Heads: style"],
@@ -128,12 +131,12 @@ WRONG = {
     "+schedule.phases.clasification.every=2": ["clasification", "Did you mean classification?"],
     "heads.label.size=5": ["phases.classification", "size 10 or more"],
     "phases.classification.head=style": ["phases.classification", "categorical"],
-    "data.labels=1": ["data.labels=1", "greater than or equal to 2"],
+    "data.labels=1": ["data.labels=1 is not allowed", "≥ 2"],
     "device=meta": ["device=meta", "cpu"],
     "+phases.reconstruction.optimizer.lr=1e-4": ["phases.reconstruction.optimizer", "would not be used"],
     "network.encoder.activation=rellu": ["network.encoder.activation", "'relu'"],
     "network.corruption.dropout=1": ["network.corruption.dropout", "less than 1"],
-    "device=tpu": ["device=tpu", "cpu"],
+    "device=cuda:99": ["device=cuda:99: not to be had here", "Allowed: auto, cpu"],
     "seed=-1": ["seed=-1"],
     "schedule=": ["schedule"],
     "data.labels==3": ["data.labels==3"],
@@ -150,6 +153,14 @@ def test_a_mistake_ends_with_a_sentence_and_status_2_and_leaves_nothing(
     assert "Traceback" not in said
     assert said.count("\n") <= 2
     assert not list(tmp_path.iterdir())
+
+
+def test_a_device_that_is_not_here_is_refused_with_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    for gpus, here in (0, "torch finds no GPU. Allowed: auto, cpu."), (2, "auto, cpu, cuda, cuda:0, cuda:1."):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=gpus: count)
+        with pytest.raises(ConfigError) as caught:
+            choose_device("tpu")
+        assert str(caught.value).endswith(here)
 
 
 def test_a_sweep_of_no_jobs_is_an_error(command: Command, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 
 from aae_runner.errors import ConfigError
+from aae_runner.words import allowed, is_union
 
 _INSTALLED = Path(__file__).parent / "conf"
 CONF = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "conf"
@@ -229,21 +230,28 @@ def check(annotation: Any, value: Any, key: str) -> Any:
 def _sentences(annotation: Any, value: Any, key: str, error: ValidationError) -> list[str]:
     wrong: dict[str, list[str]] = {}  # by key and value: what each branch of a union says of it
     for problem in error.errors(include_url=False):
-        location, owner = _follow(problem["loc"], annotation, value)
+        location, owner, wanted = _follow(problem["loc"], annotation, value)
         path = ".".join([key, *location] if key else location)
         if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            allowed = [field.name for field in dataclasses.fields(owner)] if owner else []
-            wrong[f"{path} is not a key of the configuration.{nearest(location[-1], allowed)}"] = []
+            known = [field.name for field in dataclasses.fields(owner)] if owner else []
+            wrong[f"{path} is not a key of the configuration.{nearest(location[-1], known)}"] = []
         elif problem["type"] in ("missing", "missing_argument"):
             wrong[f"{path} is not set, and has no default."] = []
+        elif is_union(wanted) and "anything" not in allowed(wanted):  # or each branch would have its say
+            what = json.dumps(problem["input"], default=str)
+            wrong[f"{path}={what} is not allowed. Allowed: {allowed(wanted)}."] = []
         elif problem["type"] != "is_instance_of":  # a branch that no yaml can take
             says = problem["msg"].removeprefix("Value error, ").replace("Input should", "should")
             wrong.setdefault(f"{path}={json.dumps(problem['input'], default=str)}", []).append(says)
     return [f"{what}: {', or '.join(says)}." if says else what for what, says in wrong.items()]
 
 
-def _follow(location: tuple[int | str, ...], annotation: Any, value: Any) -> tuple[list[str], Any]:
-    """The keys of the user's in pydantic's location (it also names branches of unions), and their owner."""
+def _follow(location: tuple[int | str, ...], annotation: Any, value: Any) -> tuple[list[str], Any, Any]:
+    """The keys of the user's in pydantic's location, which also names branches of unions.
+
+    Returns:
+        The keys, the owner of the last, and what it is to be, as far as annotations say.
+    """
     keys: list[str] = []
     owner = None
     for place, one in enumerate(location):
@@ -258,7 +266,7 @@ def _follow(location: tuple[int | str, ...], annotation: Any, value: Any) -> tup
         value = value[one] if holds else None
         fields = {field.name: field.type for field in dataclasses.fields(owner)} if owner else {}
         annotation = fields.get(str(one))
-    return keys, owner
+    return keys, owner, annotation
 
 
 def part(annotation: type, node: dict[str, Any], key: str) -> tuple[Any, dict[str, Any]]:

@@ -297,7 +297,8 @@ def choose_device(name: str) -> torch.device:
             raise RuntimeError(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"device={name}: not to be had here. Allowed: auto, cpu, cuda, cuda:0, ..."
-        ) from error
+        found = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        here = ", ".join(["auto", "cpu", *["cuda"][: len(found)], *found])
+        lacking = "" if found else ", where torch finds no GPU"
+        raise ConfigError(f"device={name}: not to be had here{lacking}. Allowed: {here}.") from error
     return device
