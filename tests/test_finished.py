@@ -115,7 +115,7 @@ def test_train_and_open_run_find_your_own_classes(tmp_path: Path, monkeypatch: p
     overrides = ["prior=dot", "schedule.epochs=1", "evaluators={}", *TINY]
     run = aae_runner.train(overrides, config_dirs=[own])
     assert float(run.draw(100)["style"].abs().max()) < 1
-    with pytest.raises(ConfigError, match="not from a trusted place"):
+    with pytest.raises(ConfigError, match=f"^{run.folder}: .*not from a trusted place"):
         aae_runner.open_run(run.folder)
     assert aae_runner.open_run(run.folder, config_dirs=[own]).config == run.config
     with pytest.raises(ConfigError, match="no such folder"):

@@ -72,7 +72,7 @@ class Builder:
         if not self._trusts(module_name):  # before importing: to import is to execute
             raise ConfigError(
                 f"{key}={name}: not from a trusted place. Allowed: {', '.join(OURS)}, modules beside "
-                "your own yaml (--config-dir), and those listed in trusted=[...]."
+                "your own yaml (--config-dir), and those listed in trusted=[...] (of `aae`: --trust)."
             )
         try:
             module = importlib.import_module(module_name)

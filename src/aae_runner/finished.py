@@ -1,8 +1,9 @@
 """A finished run, opened again. Nothing in its folder is executed or believed: its config is checked anew."""
 
+import contextlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -106,7 +107,8 @@ class Finished:
             DataError: the data are missing or damaged.
             CheckpointError: they are others than in training.
         """
-        data = read_data(self.config, self.build, self.parts.corrupt, self.device)
+        with _of_run(self.folder):
+            data = read_data(self.config, self.build, self.parts.corrupt, self.device)
         if data.fingerprint != self.results["data"]["fingerprint"]:
             raise CheckpointError(
                 f"{self.folder}: the data are not those that this run was trained on. Say where those lie "
@@ -242,6 +244,15 @@ class Finished:
         return codes
 
 
+@contextlib.contextmanager
+def _of_run(folder: Path) -> Iterator[None]:
+    """Says which run's config it is that cannot be."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{folder}: {error}") from error
+
+
 def open_run(
     folder: str | Path,
     *,
@@ -280,7 +291,8 @@ def open_run(
     if data_root is not None:
         config = replace(config, data={**config.data, "root": str(data_root)})
     build, where = Builder(trusted, [Path(one).absolute() for one in config_dirs]), choose_device(device)
-    parts = build_parts(config, build)
+    with _of_run(folder):
+        parts = build_parts(config, build)
     path = folder / "model.safetensors"
     try:
         parts.model.load_state_dict(safetensors.torch.load_file(path))
