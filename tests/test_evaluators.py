@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, composed, experiment
+from conftest import TINY, Run, composed, experiment
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from scipy import stats
@@ -174,6 +174,24 @@ def test_maps_side_by_side_have_common_axes_and_one_legend() -> None:
     assert len({axes.get_xlim() for axes in figure.axes} | {axes.get_ylim() for axes in figure.axes}) == 1
     assert [axes.get_title() for axes in figure.axes] == ["1", "9"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["cat", "dog", "ox"]
+
+
+def test_the_legend_of_maps_of_two_data_sets_has_the_names_of_both() -> None:
+    torch.manual_seed(0)
+    maps = [
+        Map("", torch.randn(50, 2), torch.arange(50) % len(names), names, torch.randn(5000, 2))
+        for names in (("up", "down"), ("0", "down", "2"))
+    ]
+    assert [text.get_text() for text in latent_maps(maps).legends[0].get_texts()] == ["up / 0", "down", "2"]
+
+
+def test_the_title_of_a_map_stands_above_its_axes_and_beside_nothing_else(run: Run) -> None:
+    opened = run("semi_supervised")  # the first two of ten dimensions, which makes it long
+    figure = opened.evaluate()["latent_map"]
+    assert isinstance(figure, Figure)
+    figure.draw_without_rendering()
+    place, below = figure.axes[0].title.get_window_extent(), figure.axes[0].bbox
+    assert below.x0 < place.x0 < place.x1 < below.x1
 
 
 @pytest.mark.parametrize("prior", ["gaussian_wide", "gaussian_mixture", "swiss_roll"])

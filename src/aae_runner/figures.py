@@ -1,6 +1,7 @@
 """What is drawn: from tensors to figures. Nothing here knows a model or a logger."""
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -110,7 +111,9 @@ def latent_maps(maps: Sequence[Map]) -> Figure:
     if spatial:
         _in_space(figure, (down, across, count), maps[0].z, maps[0].y, reach)
         figure.suptitle(maps[0].title, color=INK, fontsize=11)
-    _legend(figure, torch.cat([one.y for one in maps]), maps[0].names)
+    known = zip_longest(*(one.names for one in maps))  # a color stands for a label of each data set
+    names = [" / ".join(dict.fromkeys(filter(None, some))) for some in known]
+    _legend(figure, torch.cat([one.y for one in maps]), names)
     return figure
 
 

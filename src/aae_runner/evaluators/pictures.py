@@ -227,7 +227,7 @@ class LatentMap(Evaluator):
         z = self.source.codes(snapshot)
         shown = f", first 2 of {z.shape[1]} dimensions" if z.shape[1] > 3 else ""
         called = self.source.called(snapshot.split)
-        title = f"{called[0].upper()}{called[1:]}{shown}; lines hold 50, 90, 99 % of the prior"
+        title = f"{called[0].upper()}{called[1:]}{shown}\nlines hold 50, 90, 99 % of the prior"
         prior = self.source.prior.sample(200_000)
         one = figures.Map(title, z, snapshot.images.y, snapshot.data.names, prior)
         return {f"{self.source.prefix}latent_map": figures.latent_maps([one])}
