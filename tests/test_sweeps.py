@@ -74,6 +74,23 @@ def test_a_search_keeps_its_study_and_takes_a_run_that_diverges_for_infinitely_b
         assert study.execute("select count(*) from trials").fetchone() == (4,)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("classes", "states"), [("1${hydra:job.num}", ["COMPLETE", "COMPLETE"]), ("11", ["FAIL"])]
+)
+def test_a_search_goes_on_past_a_config_that_cannot_be_unless_its_first_trial_has_one(
+    tmp_path: Path, command: Command, classes: str, states: list[str]
+) -> None:
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "mine.yaml").write_text(SEARCH.replace("1e30", "2e-3"))
+    arguments = "-m", "--config-dir", str(tmp_path), "search=mine", *TINY, "schedule.epochs=1"
+    found = command(*arguments, f"phases.classification.classes={classes}")
+    assert (found[0], "must be categorical, of size 11 or more" in found[1]) == (1, True)
+    with contextlib.closing(sqlite3.connect(tmp_path / "runs" / "search.db")) as study:
+        ended = [state for (state,) in study.execute("select state from trials order by number")]
+    assert ended == states
+
+
 def test_an_objective_that_the_run_does_not_find_is_a_sentence(command: Command) -> None:
     status, said = command(*SHORT, "objective=valid/eror_rate")
     assert status == 2

@@ -82,7 +82,7 @@ def job(composed: DictConfig) -> float | None:
     """One run; returns its objective, for a sweeper that searches.
 
     What goes wrong in a job of a sweep is told at once; the other jobs go on. To a search, a run that
-    diverges is infinitely bad, and no failure.
+    diverges is infinitely bad, and no failure; one that cannot be built is infinitely bad, and one.
     """
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         try:
@@ -104,13 +104,22 @@ def job(composed: DictConfig) -> float | None:
         outcome.where = str(folder / f"job_{number}.log")
         write(Path(outcome.where), traceback.format_exc().encode())
         print(f"aae-run: {' '.join(outcome.overrides)}: {known}", file=sys.stderr)
-        if isinstance(error, NumericalError) and composed.objective is not None:
-            outcome.status, outcome.objective = 0, math.inf
+        if composed.objective is not None and _bad_choice(error, folder):
+            outcome.objective = math.inf
+            if isinstance(error, NumericalError):
+                outcome.status = 0
             return outcome.objective
         known.status = 1  # of the sweep
         raise known from error
     finally:
         outcome.append_to(folder)
+
+
+def _bad_choice(error: BaseException, folder: Path) -> bool:
+    """Whether an error is due to what a search chose; a mistake in all of its trials is in the first, too."""
+    if isinstance(error, ConfigError):
+        return any(one.status == 0 for one in read_outcomes(folder))
+    return isinstance(error, NumericalError)
 
 
 def _unexpected(error: BaseException) -> AAEError:

@@ -17,6 +17,7 @@ from aae_runner.environment import environment
 from aae_runner.errors import AAEError, ConfigError, Interrupted
 from aae_runner.experiment import Experiment, prepare
 from aae_runner.recorder import Recorder
+from aae_runner.report import counted
 from aae_runner.resume import Saver, take_up
 from aae_runner.signals import Stop, stop_signals
 
@@ -43,9 +44,8 @@ def train(config: Config, folder: Path, build: Builder, texts: Mapping[str, str]
         if config.resume and (results := _finished(folder, config.schedule.epochs)):
             asked, more = config.schedule.epochs, results["epochs"] > config.schedule.epochs
             log.info(
-                "This run is finished, with %d epochs%s; its data were not read again. resume=false starts "
-                "afresh.",
-                results["epochs"],
+                "This run is finished, with %s%s; its data were not read again. resume=false starts afresh.",
+                counted(results["epochs"], "epoch"),
                 f", more than the {asked} that are asked for" if more else "",
             )
             return results
