@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from aae_runner.build import Builder
 from aae_runner.data import Images
-from aae_runner.engine import EXACT, Objective, Update, choose_precision
+from aae_runner.engine import Objective, Update
 from aae_runner.errors import ConfigError
 from aae_runner.experiment import Experiment, build_parts, decay_factor
+from aae_runner.precision import EXACT, choose_precision
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:

@@ -60,7 +60,7 @@ def test_the_head_distance_phase_moves_the_heads_alone_and_encodes_nothing() -> 
     run = experiment("variant=dim_reduction")
     phase = next(one for one in run.phases if one.name == "head_distance")
     before = {name: value.clone() for name, value in phase.phase.named_parameters()}
-    phase.run({"all": run.data.draw("all", 0)}, 0)
+    phase.run({"all": run.data.draw("all", 0)})
     changed = {name for name, value in phase.phase.named_parameters() if not torch.equal(value, before[name])}
     assert changed == {"model.join.heads"}
     assert phase.phase.codes(run.data.draw("all", 0)) == {}
@@ -113,7 +113,7 @@ def test_a_conditional_discriminator_sees_prior_samples_under_the_very_labels_of
     seen: list[torch.Tensor] = []
     phase.discriminators["style"].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     batch = run.data.draw("all", 0)
-    run.phases[1].run({"all": batch}, 0)
+    run.phases[1].run({"all": batch})
     real, fake = seen[0].chunk(2)
     assert torch.equal(real[:, 2:], fake[:, 2:])  # one-hot of 10 labels and "hidden"
     assert torch.equal(real[:, 2:].argmax(1), batch.y)

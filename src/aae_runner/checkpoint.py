@@ -11,7 +11,8 @@ import torch
 from aae_runner.disk import write
 from aae_runner.errors import CheckpointError
 
-MAGIC = b"aae-runner checkpoint 1 "
+KIND = b"aae-runner checkpoint "
+MAGIC = KIND + b"2 "
 KEPT = 2
 
 
@@ -65,6 +66,8 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
     header, _, payload = content.partition(b"\n")
+    if header.startswith(KIND) and not header.startswith(MAGIC):
+        raise CheckpointError(f"{path}: written by another version of this program, which can continue it.")
     # torch.load would not notice a flipped bit, so the payload is checked before it is parsed
     if header != MAGIC + hashlib.sha256(payload).hexdigest().encode():
         raise CheckpointError(f"{path}: damaged (its content is not what was written).")

@@ -148,10 +148,12 @@ class Config:
     resume: bool
     device: str
     precision: Literal["auto", "highest", "high", "medium"]
-    engine: Literal["auto", "eager", "compile"]
+    engine: Literal["auto", "eager", "compile", "graph"]
     trusted: list[str]
     reference: Reference | None
-    objective: str | None = None  # runs of before this key can still be opened
+    # two keys that runs of an earlier version do not have, and can be opened all the same
+    objective: str | None = None
+    autocast: bool | Literal["force"] = False
     logging: Logging
     checkpoint: Checkpointing
 
@@ -289,6 +291,8 @@ def identity(config: Config) -> str:
     """
     content = tree(config)
     dropped = list(CONSTANT_KEYS)
+    if not config.autocast:
+        dropped.append("autocast")  # so that runs of before there was this key keep their name
     if config.data.get("checksums", False):
         dropped.append("data.root")
     for key in dropped:

@@ -103,10 +103,11 @@ class Sampler:
         n: number of images.
         batch: minibatch size; at most n are drawn at once.
         seed: decides the order of each pass.
+        device: where the indices lie.
     """
 
-    def __init__(self, n: int, batch: int, seed: int) -> None:
-        self.n, self.batch, self.seed = n, min(batch, n), seed
+    def __init__(self, n: int, batch: int, seed: int, device: torch.device | str = "cpu") -> None:
+        self.n, self.batch, self.seed, self.device = n, min(batch, n), seed, device
         self._passes: dict[int, Tensor] = {}
 
     def indices(self, step: int) -> Tensor:
@@ -121,7 +122,7 @@ class Sampler:
         if number not in self._passes:
             generator = torch.Generator().manual_seed(derive_seed("pass", self.seed, number))
             self._passes = {k: order for k, order in self._passes.items() if k == number - 1}
-            self._passes[number] = torch.randperm(self.n, generator=generator)
+            self._passes[number] = torch.randperm(self.n, generator=generator).to(self.device)
         return self._passes[number]
 
 
@@ -188,24 +189,38 @@ class Data:
         self.fingerprint = _fingerprint(splits)
         self.train, self.valid, self.test = (split.to(device) for split in splits[:3])
         chosen = labelled_subset(splits.train.y, facts.classes, labels, label_seed)
-        self.labelled = self.train[chosen.to(device)]
+        self._chosen = chosen.to(device)
         hidden = torch.full_like(self.train.y, facts.classes)
-        hidden[chosen.to(device)] = self.labelled.y
-        self._streams = {
-            "all": (Images(self.train.x, hidden), Sampler(n, batch, derive_seed("all", seed))),
-            "labelled": (self.labelled, Sampler(labels, batch, derive_seed("labelled", seed))),
+        hidden[self._chosen] = self.train.y[self._chosen]
+        self._hidden = Images(self.train.x, hidden)
+        self._samplers = {
+            "all": Sampler(n, batch, derive_seed("all", seed), device),
+            "labelled": Sampler(labels, batch, derive_seed("labelled", seed), device),
         }
         self.steps_per_epoch = -(-n // min(batch, n))
         self._corrupt = corrupt
 
-    def stream(self, name: str) -> Images:
-        """All images of a stream, with the labels that it shows."""
-        return self._streams[name][0]
+    @property
+    def labelled(self) -> Images:
+        """The images whose labels may be used."""
+        return self.first("labelled", len(self._chosen))
+
+    def first(self, stream: str, n: int) -> Images:
+        """The first n images of a stream, with the labels that it shows."""
+        return self._hidden[:n] if stream == "all" else self.train[self._chosen[:n]]
 
     def draw(self, stream: str, step: int) -> Batch:
         """The minibatch of a step; its corruption is drawn from torch's global generator."""
-        images, sampler = self._streams[stream]
-        drawn = images[sampler.indices(step).to(self.device, non_blocking=True)]
+        return self.gather(stream, self.indices(stream, step))
+
+    def indices(self, stream: str, step: int) -> Tensor:
+        """Of the images of a step, (batch,), on the device."""
+        indices = self._samplers[stream].indices(step)
+        return indices if stream == "all" else self._chosen[indices]
+
+    def gather(self, stream: str, indices: Tensor) -> Batch:
+        """The minibatch of these images; see `draw`."""
+        drawn = (self._hidden if stream == "all" else self.train)[indices]
         x = normalize(drawn.x)
         return Batch(x=x, x_in=self._corrupt(x), y=drawn.y)
 

@@ -1,11 +1,12 @@
 """Updates: what one is, and how it is run."""
 
-import contextlib
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,52 +18,99 @@ Loss = Callable[[Batch, Codes], dict[str, Tensor]]
 """Named terms, each a scalar; the update lowers their sum, and each is a curve of its own."""
 
 
-Compiler = Callable[[Any], Any]
-"""From a function of tensors to one that computes the same."""
+Terms = dict[str, Tensor]
+"""Losses by scalar tag, detached and still on the device."""
 
-EXACT = 1e-6
-"""Relative error of a product below which a precision costs no accuracy; TF32 has 3e-4, bfloat16 3e-3."""
+Step = Callable[[Mapping[str, Tensor]], Terms]
+"""Trains once on the images of given indices: by stream, (B,) int64."""
 
-
-def choose_precision(asked: str, device: torch.device) -> tuple[str, float]:
-    """Sets how torch multiplies float32 matrices: (the precision, the measured relative error of a product).
-
-    What `medium` does depends on the machine: some have a faster kernel of full accuracy behind it, others
-    round to bfloat16. `auto` measures, and takes `medium` only where its error is below `EXACT`.
-    """
-    generator = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(256, 256, generator=generator).to(device) for _ in range(2))
-    exact = a.double() @ b.double()
-    torch.backends.cudnn.allow_tf32 = asked in ("high", "medium")
-    for precision in ("medium", "highest") if asked == "auto" else (asked,):
-        torch.set_float32_matmul_precision(precision)
-        error = float(((a @ b).double() - exact).norm() / exact.norm())
-        if error < EXACT:
-            break
-    return precision, error
+WARM_UP = 3
+"""Steps that run as they are before they are captured: they choose kernels and make the optimizers' state."""
 
 
-@contextlib.contextmanager
-def exact_products() -> Iterator[None]:
-    """Products, convolutions included, at full float32 precision while it lasts."""
-    precision, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
-        torch.backends.cudnn.allow_tf32 = convolutions
+class Engine:
+    """The one seam where it is chosen how an update is computed; what it computes is the same.
 
-
-def compiler(engine: str, device: torch.device) -> Compiler:
-    """How a function of tensors is run: as it is (`eager`), or by torch.compile (`compile`).
+    Args:
+        name: `eager`: one kernel after the other; `compile`: by torch.compile; `graph`: all kernels of a step
+            captured in a CUDA graph and replayed.
+        device: where it computes.
+        cast: what products are computed in; see `precision.autocast`.
 
     Raises:
-        ConfigError: there is no compiler for it.
+        ConfigError: it is not to be had here.
     """
-    if engine == "eager":
-        return lambda function: function
+
+    def __init__(
+        self, name: Literal["eager", "compile", "graph"], device: torch.device, cast: torch.autocast
+    ) -> None:
+        if name == "graph" and device.type != "cuda":
+            raise ConfigError(
+                f"engine=graph: needs a GPU, and this run computes on {device}. Allowed: eager, compile."
+            )
+        if name == "compile":
+            _prepare_compiler(device)
+        self.name, self._cast = name, cast
+        self._seen: Counter[str] = Counter()
+        self._captured: dict[str, _Graph] = {}
+        self._stream = torch.cuda.Stream(device) if name == "graph" else None
+
+    def __call__(self, function: Any) -> Any:
+        """From a function of tensors to one that computes the same."""
+        if self._cast._enabled:
+            function = self._cast(function)
+        return torch.compile(function, dynamic=False) if self.name == "compile" else function
+
+    def run(self, key: str, step: Step, indices: Mapping[str, Tensor]) -> Terms:
+        """Runs a step.
+
+        Args:
+            key: of steps that run the same kernels.
+            step: what is run.
+            indices: its arguments, on the device.
+        """
+        if self._stream is None:
+            return step(indices)
+        if key in self._captured:
+            return self._captured[key].replay(indices)
+        self._seen[key] += 1
+        if self._seen[key] > WARM_UP:
+            self._captured[key] = _Graph(step, indices, self._stream)
+            return self._captured[key].replay(indices)
+        # these steps, too, are part of the training: so warming up leaves no trace that need be undone
+        current = torch.cuda.current_stream()
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            terms = step(indices)
+        current.wait_stream(self._stream)
+        return terms
+
+
+class _Graph:
+    """The kernels of a step. Random numbers follow the global generator's seed, in a replay too."""
+
+    def __init__(self, step: Step, indices: Mapping[str, Tensor], stream: torch.cuda.Stream) -> None:
+        self._indices = {name: index.clone() for name, index in indices.items()}
+        self._graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(self._graph, stream=stream):
+                terms = step(self._indices)
+                self._tags, self._values = list(terms), torch.stack(list(terms.values()))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"engine=graph: a step of this run cannot be captured ({reason}). Choose engine=eager."
+            ) from error
+
+    def replay(self, indices: Mapping[str, Tensor]) -> Terms:
+        for name, index in indices.items():
+            self._indices[name].copy_(index)
+        self._graph.replay()
+        # a copy: the next replay writes to the same place, and the losses are read only once a report
+        return dict(zip(self._tags, self._values.clone().unbind(), strict=True))
+
+
+def _prepare_compiler(device: torch.device) -> None:
     if device.type == "cpu":
         from torch._inductor.cpp_builder import get_cpp_compiler
         from torch._inductor.exc import InvalidCxxCompiler
@@ -78,7 +126,6 @@ def compiler(engine: str, device: torch.device) -> Compiler:
     inductor: Any = importlib.import_module("torch._inductor.config")
     functorch.donated_buffer = False  # two updates walk back through the same codes
     inductor.fallback_random = True  # the random numbers of eager
-    return lambda function: torch.compile(function, dynamic=False)
 
 
 @dataclass(frozen=True)
@@ -97,6 +144,7 @@ class Update:
         objective: the loss and what it moves.
         make_optimizer: from parameters to their optimizer.
         decay: from the step to a factor on the learning rate.
+        captured: whether a CUDA graph replays it, which reads the learning rates from the device.
     """
 
     def __init__(
@@ -105,26 +153,44 @@ class Update:
         objective: Objective,
         make_optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
         decay: Callable[[int], float],
+        *,
+        captured: bool = False,
     ) -> None:
         self.name, self.loss = name, objective.loss
         named = nn.ModuleList(objective.modules).named_parameters()
         self.parameter_names, parameters = (list(column) for column in zip(*named, strict=True))
         self.parameters: list[nn.Parameter] = parameters
         self.optimizer = make_optimizer(self.parameters)
-        self._base = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self._base = float(self.optimizer.param_groups[0]["lr"])
         self._decay = decay
-
-    @property
-    def learning_rate(self) -> float:
-        """Of the first parameter group, at the step last set."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        self.learning_rate = self._base
+        """At the step last set."""
+        if captured:
+            for group in self.optimizer.param_groups:
+                group["lr"] = torch.tensor(self._base, device=self.parameters[0].device)
+                group["capturable"] = True
 
     def set_step(self, step: int) -> None:
-        """Sets the learning rates of a step: a function of the step alone."""
-        for group, base in zip(self.optimizer.param_groups, self._base, strict=True):
-            group["lr"] = base * self._decay(step)
+        """Sets the learning rate of a step: a function of the step alone."""
+        # as the device holds it, so that a captured update and another one compute the same
+        self.learning_rate = float(np.float32(self._base * self._decay(step)))
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(self.learning_rate)
+            else:
+                group["lr"] = self.learning_rate
 
-    def run(self, batch: Batch, codes: Codes, *, last: bool) -> dict[str, Tensor]:
+    def state(self) -> dict[Any, Any]:
+        """What the optimizer remembers; its settings are a function of config and step."""
+        state: dict[Any, Any] = self.optimizer.state_dict()["state"]
+        return state
+
+    def load(self, state: Mapping[Any, Any]) -> None:
+        """Takes up what an optimizer remembered."""
+        settings = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": dict(state), "param_groups": settings})
+
+    def run(self, batch: Batch, codes: Codes, *, last: bool) -> Terms:
         """Lowers the loss once and returns its terms, detached and still on the device.
 
         Only the update's own parameters get gradients, so none need be cleared and none can be stale.
@@ -191,13 +257,17 @@ class Scheduled:
         """Whether it runs in this step."""
         return step >= self.start and step % self.every == 0
 
-    def run(self, batches: Mapping[str, Batch], step: int) -> dict[str, Tensor]:
+    def set_step(self, step: int) -> None:
+        """Sets the learning rates of a step."""
+        for update in self.updates:
+            update.set_step(step)
+
+    def run(self, batches: Mapping[str, Batch]) -> Terms:
         """Runs the updates in turn; returns every term, by its scalar tag."""
         batch = batches[self.phase.stream]
         codes = self.codes(batch)
-        terms: dict[str, Tensor] = {}
+        terms: Terms = {}
         for update in self.updates:
-            update.set_step(step)
             terms |= update.run(batch, codes, last=update is self.updates[-1])
         if len(terms) == 1:
             return {f"loss/{self.name}": next(iter(terms.values()))}

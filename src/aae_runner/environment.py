@@ -1,5 +1,6 @@
 """Where a run is computed: what its results say of it, and what of it decides their last digits."""
 
+import ctypes
 import os
 import platform
 import subprocess
@@ -21,6 +22,14 @@ def use_own_cores() -> None:
     free cores a step takes several times as long.
     """
     torch.set_num_threads(min(torch.get_num_threads(), joblib.cpu_count()))
+
+
+def give_back_memory() -> None:
+    """Lets glibc hand back each large tensor when it is freed; otherwise they leave holes behind."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(-3, 8 << 20)  # M_MMAP_THRESHOLD: above the weights of 1000 x 1000 units, which are reused
+        mallopt(-1, 64 << 20)  # M_TRIM_THRESHOLD
 
 
 def device_of_job(number: int) -> str:

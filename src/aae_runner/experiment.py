@@ -12,28 +12,17 @@ from torch import Tensor, nn
 from aae_runner.build import Builder
 from aae_runner.config import Component, Config, Decay, Facts, Timing, check, nearest, part
 from aae_runner.data import Data, derive_seed
-from aae_runner.engine import (
-    Compiler,
-    Objective,
-    Phase,
-    Scheduled,
-    Update,
-    choose_precision,
-    compiler,
-    exact_products,
-)
-from aae_runner.environment import use_own_cores
+from aae_runner.engine import Engine, Objective, Phase, Scheduled, Terms, Update
+from aae_runner.environment import give_back_memory, use_own_cores
 from aae_runner.errors import CheckpointError, ConfigError, NumericalError
 from aae_runner.evaluators import Evaluator, Findings, Snapshot
 from aae_runner.model import Model, assemble
 from aae_runner.networks import Shape, initialize
+from aae_runner.precision import autocast, choose_precision, exact_products
 from aae_runner.priors import Prior
 
 CALIBRATION = 10_000
 """Clean training images on which batch norm's statistics are measured before an evaluation."""
-
-PROJECTED = 10_000
-"""Codes that are put into TensorBoard's projector, at most."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +35,8 @@ class Experiment:
     priors: Mapping[str, Prior]
     phases: list[Scheduled]
     evaluators: Mapping[str, Evaluator]
-    engine: str
-    """How its updates are computed: `eager` or `compile`."""
+    engine: Engine
+    """How its updates are computed."""
     arithmetic: str
     """How it computes, for the log."""
 
@@ -56,17 +45,21 @@ class Experiment:
         """Of the whole run."""
         return self.config.schedule.epochs * self.data.steps_per_epoch
 
-    def step(self, step: int) -> dict[str, Tensor]:
+    def step(self, step: int) -> Terms:
         """Runs the phases that are active in a step; returns their losses by scalar tag."""
         # randomness is a function of (seed, step): there is no generator's state to save
         torch.manual_seed(derive_seed("step", self.config.seed, step))
         active = [phase for phase in self.phases if phase.active(step)]
-        streams = dict.fromkeys(phase.phase.stream for phase in active)
-        batches = {stream: self.data.draw(stream, step) for stream in streams}
-        terms: dict[str, Tensor] = {}
         for phase in active:
-            terms |= phase.run(batches, step)
-        return terms
+            phase.set_step(step)
+
+        def train(indices: Mapping[str, Tensor]) -> Terms:
+            batches = {stream: self.data.gather(stream, index) for stream, index in indices.items()}
+            return {tag: value for phase in active for tag, value in phase.run(batches).items()}
+
+        streams = dict.fromkeys(phase.phase.stream for phase in active)
+        indices = {stream: self.data.indices(stream, step) for stream in streams}
+        return self.engine.run(" ".join(phase.name for phase in active), train, indices)
 
     def learning_rates(self) -> dict[str, float]:
         """By scalar tag."""
@@ -88,13 +81,13 @@ class Experiment:
         torch.manual_seed(derive_seed("calibration", self.config.seed))
         with torch.no_grad(), exact_products():
             # as in training: on the stream that the first phase reads, with its labels
-            stream = self.data.stream(self.phases[0].phase.stream)
-            self.model.calibrate(stream[:CALIBRATION].batches(1000))
+            images = self.data.first(self.phases[0].phase.stream, CALIBRATION)
+            self.model.calibrate(images.batches(1000))
             self.model.eval()
             snapshot = Snapshot(self.model, self.priors, self.data, split)
             findings = evaluate(due, snapshot, self.config.seed)
             if epoch is None:
-                findings["codes"] = snapshot.projection(PROJECTED)
+                findings["codes"] = snapshot.projection()
             self.model.train()
         return findings
 
@@ -111,7 +104,7 @@ class Experiment:
                 )
         return {
             "tensors": {name: tensor.detach() for name, tensor in self._tensors()},
-            "optimizers": {update.name: update.optimizer.state_dict() for update in self._updates()},
+            "optimizers": {update.name: update.state() for update in self._updates()},
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -129,7 +122,7 @@ class Experiment:
             for name, tensor in own.items():
                 tensor.copy_(state["tensors"][name])
         for update in self._updates():
-            update.optimizer.load_state_dict(state["optimizers"][update.name])
+            update.load(state["optimizers"][update.name])
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         parts = nn.ModuleDict({"model": self.model} | {phase.name: phase.phase for phase in self.phases})
@@ -211,23 +204,26 @@ def prepare(config: Config, build: Builder) -> Experiment:
     """
     device = choose_device(config.device)
     use_own_cores()
+    give_back_memory()
     precision, error = choose_precision(config.precision, device)
-    engine = "eager" if config.engine == "auto" else config.engine
-    compiled = compiler(engine, device)
+    engine = Engine(
+        "eager" if config.engine == "auto" else config.engine, device, autocast(config.autocast, device)
+    )
     torch.set_flush_denormal(True)  # they slow a CPU down and mean nothing here
     parts = build_parts(config, build)
     for name, phase in parts.phases.items():  # only to find mistakes before the data are read
-        _schedule(config, build, name, phase, compiled=compiled, steps_per_epoch=1)
+        _schedule(config, build, name, phase, engine=engine, steps_per_epoch=1)
     data = read_data(config, build, parts.corrupt, device)
     for module in (parts.model, *parts.priors.values(), *parts.phases.values()):
         module.to(device)
     phases = [
-        _schedule(config, build, name, phase, compiled=compiled, steps_per_epoch=data.steps_per_epoch)
+        _schedule(config, build, name, phase, engine=engine, steps_per_epoch=data.steps_per_epoch)
         for name, phase in parts.phases.items()
     ]
     arithmetic = (
         f"Matrix products at precision {precision} (relative error {error:.0e}), on {device}, "
-        f"{torch.get_num_threads()} threads, engine {engine}."
+        f"{torch.get_num_threads()} threads, engine {engine.name}"
+        + (", updates in bfloat16 (autocast)." if config.autocast else ".")
     )
     return Experiment(config, data, parts.model, parts.priors, phases, parts.evaluators, engine, arithmetic)
 
@@ -242,7 +238,7 @@ def _schedule(
     name: str,
     phase: Phase,
     *,
-    compiled: Compiler,
+    engine: Engine,
     steps_per_epoch: int,
 ) -> Scheduled:
     key = f"schedule.phases.{name}"
@@ -265,10 +261,12 @@ def _schedule(
         named = next((one for one in (update, "optimizer") if optimizers.get(one)), None)
         where = f"{key}.{named}" if named else own_key
         node = check(Component, optimizers[named] if named else own, where)
-        objective = Objective(compiled(objective.loss), objective.modules)  # noqa: PLW2901
-        updates.append(Update(f"{name}/{update}", objective, functools.partial(build, node, where), factor))
+        objective = Objective(engine(objective.loss), objective.modules)  # noqa: PLW2901
+        make = functools.partial(build, node, where)
+        captured = engine.name == "graph"
+        updates.append(Update(f"{name}/{update}", objective, make, factor, captured=captured))
     start = round(timing.start * steps_per_epoch)
-    return Scheduled(name, phase, compiled(phase.codes), updates, timing.every, start)
+    return Scheduled(name, phase, engine(phase.codes), updates, timing.every, start)
 
 
 def decay_factor(decay: Decay, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:

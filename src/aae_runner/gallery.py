@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 
 from aae_runner import figures
 from aae_runner.data import derive_seed, normalize
-from aae_runner.engine import exact_products
 from aae_runner.errors import ConfigError
 from aae_runner.evaluators import Source
 from aae_runner.finished import Finished
+from aae_runner.precision import exact_products
 
 ROWS = 10
 """Dimensions of the style that a walk shows, the first."""

@@ -9,7 +9,6 @@ from typing import Annotated, NamedTuple
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from aae_runner.errors import ConfigError
 from aae_runner.networks import batch_norm_layer
@@ -116,10 +115,12 @@ class TrueLabel(nn.Module):
     def __init__(self, features: int, /, *, size: Annotated[int, Ge(2)]) -> None:
         super().__init__()
         self.size = size
+        self.register_buffer("classes", torch.arange(size), persistent=False)
+        self.classes: Tensor
 
     def forward(self, features: Tensor, y: Tensor) -> Code:
         """y (B,) -> one-hot (B, size); a hidden label (= size) is all zeros."""
-        one_hot = F.one_hot(y, self.size + 1)[:, : self.size].to(features.dtype)
+        one_hot = (y.unsqueeze(1) == self.classes).to(features.dtype)
         return Code(value=one_hot, parameters=one_hot)
 
 

@@ -16,7 +16,7 @@ def reconstruction(x: Tensor, decoded: Tensor) -> Tensor:
         x: (B, C, H, W), clean images.
         decoded: (B, C, H, W).
     """
-    return 0.5 * (decoded - x).square().flatten(1).sum(1).mean()
+    return 0.5 * (decoded.float() - x).square().flatten(1).sum(1).mean()
 
 
 def discriminator(real: Tensor, fake: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def discriminator(real: Tensor, fake: Tensor) -> Tensor:
         real: (B,), logits of D on samples of the prior.
         fake: (B,), logits of D on codes.
     """
-    return F.softplus(-real).mean() + F.softplus(fake).mean()
+    return F.softplus(-real.float()).mean() + F.softplus(fake.float()).mean()
 
 
 def generator(fake: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def generator(fake: Tensor) -> Tensor:
     Args:
         fake: (B,), logits of D on codes.
     """
-    return F.softplus(-fake).mean()
+    return F.softplus(-fake.float()).mean()
 
 
 def classification(logits: Tensor, y: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def classification(logits: Tensor, y: Tensor) -> Tensor:
         logits: (B, classes), before the softmax.
         y: (B,), labels.
     """
-    return F.cross_entropy(logits, y)
+    return F.cross_entropy(logits.float(), y)
 
 
 def head_distance(heads: Tensor, threshold: float) -> Tensor:

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from aae_runner import losses
 from aae_runner.data import Batch
@@ -97,6 +96,8 @@ class Regularization(Phase):
                 "which have, or condition=null."
             )
         self.condition = condition
+        self.register_buffer("told", torch.eye((condition or 0) + 1), persistent=False)  # one-hots
+        self.told: Tensor
         self.priors = nn.ModuleDict({name: priors[name] for name in learned})
         told = 0 if condition is None else condition + 1
         self.discriminators = nn.ModuleDict(
@@ -132,7 +133,7 @@ class Regularization(Phase):
         """(B, D) -> (B, D + condition + 1) where the discriminators are told the label."""
         if self.condition is None:
             return z
-        return torch.cat([z, F.one_hot(y, self.condition + 1).to(z.dtype)], dim=1)
+        return torch.cat([z, self.told[y]], dim=1)
 
     def _prior_sample(self, name: str, y: Tensor) -> Tensor:
         prior = self.priors[name]

@@ -11,7 +11,6 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from aae_runner.errors import ConfigError
 
@@ -259,11 +258,13 @@ class Categorical(Prior):
 
     def __init__(self, size: int | None, /) -> None:
         super().__init__(_of_head(size), parts=size)
+        self.register_buffer("corners", torch.eye(self.dimension), persistent=False)
+        self.corners: Tensor
 
     def sample(self, n: int, labels: Tensor | None = None) -> Tensor:
         """See `Prior.sample`; labels lie in 0 .. size - 1."""
         k = labels if labels is not None else torch.randint(self.dimension, (n,), device=self.origin.device)
-        return F.one_hot(k, self.dimension).to(self.origin.dtype)
+        return self.corners[k]
 
 
 def _of_head(size: int | None) -> int:

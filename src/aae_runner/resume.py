@@ -73,7 +73,7 @@ class Saver:
         state = {
             **experiment.state(),
             "data": experiment.data.fingerprint,
-            "arithmetic": arithmetic(experiment.data.device, experiment.engine),
+            "arithmetic": arithmetic(experiment.data.device, experiment.engine.name),
             "threads": torch.get_num_threads(),
             "record": record,
             "looked": looked,
@@ -99,7 +99,9 @@ def take_up(experiment: Experiment, folder: Path) -> dict[str, Any] | None:
                 f"{folder}: the data are not those that this run was trained on. Bring back the old ones, or "
                 "start afresh with resume=false."
             )
-        if others := differences(saved["arithmetic"], arithmetic(experiment.data.device, experiment.engine)):
+        if others := differences(
+            saved["arithmetic"], arithmetic(experiment.data.device, experiment.engine.name)
+        ):
             raise CheckpointError(
                 f"{folder}: this run was computed with {others}, and would not end as it would have. Go back "
                 "to that, or start afresh with resume=false."

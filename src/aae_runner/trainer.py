@@ -123,7 +123,7 @@ def _train(experiment: Experiment, folder: Path, stop: Stop, config_yaml: str) -
         "config": tree(config),
         "data": {"fingerprint": data.fingerprint, "note": data.note},
         "environment": {
-            **environment(data.device, experiment.engine),
+            **environment(data.device, experiment.engine.name),
             "seconds": round(saver.seconds, 1),
         },
     }

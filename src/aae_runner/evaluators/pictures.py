@@ -12,6 +12,7 @@ from aae_runner import losses
 from aae_runner.data import normalize
 from aae_runner.errors import ConfigError
 from aae_runner.evaluators.snapshot import (
+    AT_ONCE,
     CHUNK,
     Evaluator,
     Every,
@@ -228,7 +229,7 @@ class LatentMap(Evaluator):
         shown = f", first 2 of {z.shape[1]} dimensions" if z.shape[1] > 3 else ""
         called = self.source.called(snapshot.split)
         title = f"{called[0].upper()}{called[1:]}{shown}\nlines hold 50, 90, 99 % of the prior"
-        prior = self.source.prior.sample(200_000)
+        prior = self.source.prior.sample(min(200_000, 2 * AT_ONCE // z.shape[1]))
         one = figures.Map(title, z, snapshot.images.y, snapshot.data.names, prior)
         return {f"{self.source.prefix}latent_map": figures.latent_maps([one])}
 

@@ -40,7 +40,14 @@ Every = Annotated[int, Ge(1)] | None
 Priors = Mapping[str, Prior]
 
 CHUNK = 1000
-"""Images encoded or compared at a time: bounds memory."""
+"""Images encoded at a time: bounds memory."""
+
+AT_ONCE = 2**21
+"""Pixel values of known images held as floats at a time (8 MB): bounds memory."""
+
+
+PROJECTED = 10_000
+"""Codes that are put into TensorBoard's projector, at most."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +84,11 @@ class Snapshot:
             name: torch.cat([codes[name].parameters for codes in self._codes]) for name in self.model.heads
         }
 
-    def projection(self, most: int) -> Projection:
-        """The codes of the first head, of at most `most` images."""
-        images = self.images[:most]
-        codes = next(iter(self.values.values()))[:most]
+    def projection(self) -> Projection:
+        """The codes of the first head, of as many images as can be drawn."""
+        n = min(PROJECTED, 2 * AT_ONCE // self.images.x[0].numel())
+        images = self.images[:n]
+        codes = next(iter(self.values.values()))[:n]
         return Projection(codes, [self.data.names[k] for k in images.y.tolist()], normalize(images.x))
 
     @cached_property
@@ -119,7 +127,7 @@ def nearest(x: Tensor, known: Images) -> Tensor:
     best = x.new_full((len(x),), math.inf)
     index = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     start = 0
-    for others, _ in known.batches(10 * CHUNK):
+    for others, _ in known.batches(max(1, AT_ONCE // x[0].numel())):
         flat = others.flatten(1)
         # |a - b|² = |a|² - 2ab + |b|²; |a|² is the same for all b
         distance, place = (flat.square().sum(1) - 2 * x.flatten(1) @ flat.T).min(1)
