@@ -18,7 +18,8 @@ ORDER = (
     "evaluators.probes", "evaluators.snapshot", "figures", "environment", "parzen", "prior_match", "phases",
     "engine", "precision", "losses", "model", "latents", "priors", "networks", "datasets",
     "datasets.pictures", "datasets.arrays", "datasets.idx", "datasets.svhn", "datasets.mat",
-    "datasets.digits", "datasets.files", "checkpoint", "disk", "signals", "data", "build", "config", "errors", "words",
+    "datasets.digits", "datasets.files", "checkpoint", "disk", "signals", "data", "build", "config", "errors",
+    "words",
 )  # fmt: skip
 """A file imports only from files further right. A folder stands for its `__init__.py`."""
 

@@ -211,6 +211,8 @@ class Update:
                 raise ConfigError(f"phases.{self.name}: its loss does not reach the parameter {name}.")
             parameter.grad = gradient
         self.optimizer.step()
+        for parameter in self.parameters:
+            parameter.grad = None  # its memory is still in the cache when the next gradient is written
         return {name: term.detach() for name, term in terms.items()}
 
 

@@ -1,0 +1,341 @@
+"""How fast a step is, always beside something else that is measured in the same minutes.
+
+    python scripts/benchmark.py                    # basic AAE against the textbook loop and pythae
+    python scripts/benchmark.py --width 256        # the same with narrow networks
+    python scripts/benchmark.py --engines eager compile
+    python scripts/benchmark.py --scaling          # how time and memory grow with batch, width and images
+
+All train the same networks (784-WIDTH-WIDTH-8 and back, batch norm in the autoencoder, discriminator
+8-WIDTH-WIDTH-1) by Adam on the same pictures of noise: how fast a step is does not depend on what they show.
+Each does so in a process of its own, since what one sets for a whole process (that denormals are flushed,
+how memory is handed back) would speed up the others too. They take turns, so that what else the machine does
+falls on all alike; a ratio is the median over the turns. Wall time is what one waits for, CPU time is less
+disturbed. Wants an otherwise idle machine.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from peers import pythae, textbook
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from aae_runner.build import Builder
+from aae_runner.config import settle
+from aae_runner.environment import environment
+from aae_runner.experiment import Experiment, prepare
+from aae_runner.launch import compose
+from aae_runner.precision import choose_precision, has_bfloat16
+
+STEPS, TURNS = 40, 9
+"""Steps of a turn, and turns; one more warms up."""
+BATCHES, WIDTHS, IMAGES = (
+    (100, 300, 1000, 3000, 10_000),
+    (250, 500, 1000, 2000, 3000),
+    (10_000, 60_000, 600_000),
+)
+
+
+@dataclass
+class Rival:
+    """What is timed, in a process of its own."""
+
+    name: str
+    precision: str
+    process: ProcessPoolExecutor
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    """Milliseconds a step, by turn."""
+
+    def turn(self) -> None:
+        """Times one turn."""
+        wall, cpu = self.process.submit(_turn).result()
+        self.wall.append(wall)
+        self.cpu.append(cpu)
+
+    def ratio(self, other: "Rival", clock: str) -> float:
+        """How many times faster than another one, the median over the turns."""
+        pairs = zip(getattr(other, clock), getattr(self, clock), strict=True)
+        return float(statistics.median(theirs / mine for theirs, mine in pairs))
+
+
+_runs: list[Callable[[], object]] = []
+"""Of a rival's process: its one loop."""
+
+
+def _start(make: Callable[..., Callable[[], object]], *arguments: Any) -> None:
+    _runs.append(make(*arguments))
+
+
+def _turn() -> tuple[float, float]:
+    """`STEPS` steps: milliseconds a step, of wall and of CPU time."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    _runs[0]()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return (time.perf_counter() - wall) / STEPS * 1e3, (time.process_time() - cpu) / STEPS * 1e3
+
+
+def noise(n: int) -> NDArray[np.uint8]:
+    """n pictures."""
+    return np.random.default_rng(0).integers(0, 256, (n, 28, 28), dtype=np.uint8)
+
+
+def ours(folder: Path, overrides: list[str]) -> Experiment:
+    """A run of this program on the arrays of a folder."""
+    common = ["variant=basic", "data=arrays", f"data.root={folder}", "heads.style.size=8",
+              "network.corruption.noise=0", "evaluators={}"]  # fmt: skip
+    return prepare(settle(compose([*common, *overrides])[0]), Builder())
+
+
+def training(folder: Path, overrides: list[str]) -> Callable[[], None]:
+    """Trains on, and reads the losses once a turn, as a report does."""
+    run, done = ours(folder, overrides), 0
+
+    def steps() -> None:
+        nonlocal done
+        losses = [run.step(done + k) for k in range(STEPS)]
+        torch.stack([value for terms in losses for value in terms.values()]).tolist()
+        done += STEPS
+
+    return steps
+
+
+def widths(width: int) -> list[str]:
+    """Overrides for the width of all networks."""
+    return [f"network.{part}.width={width}" for part in ("encoder", "decoder", "discriminator")]
+
+
+def peak(precision: str, device: torch.device) -> float:
+    """Multiplications and additions a second, 10⁹, of the largest product that is worth it."""
+    torch.set_float32_matmul_precision("highest" if precision == "bfloat16" else precision)
+    kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    n = 1024 if device.type == "cpu" else 8192
+    a = torch.randn(n, n, device=device, dtype=kind)
+    best = 0.0
+    for _ in range(20):
+        began = time.perf_counter()
+        a @ a
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = max(best, 2 * n**3 / (time.perf_counter() - began) / 1e9)
+    return best
+
+
+def phases(run: Experiment) -> dict[str, float]:
+    """Milliseconds of drawing the minibatch and of each phase, medians over `STEPS` steps."""
+    spent: dict[str, list[float]] = {}
+    for step in range(STEPS):
+        batches = {}
+        for phase in (None, *run.phases):
+            began = time.perf_counter()
+            if phase is None:
+                batches = {"all": run.data.draw("all", step)}
+            else:
+                phase.set_step(step)
+                phase.run(batches)
+            if run.data.device.type == "cuda":
+                torch.cuda.synchronize()
+            name = phase.name if phase else "data"
+            spent.setdefault(name, []).append((time.perf_counter() - began) * 1e3)
+    return {name: statistics.median(times) for name, times in spent.items()}
+
+
+def compare(width: int, batch: int, engines: list[str], folder: Path) -> dict[str, Any]:
+    """All rivals in turns; everything that the table shows."""
+    images = noise(STEPS * batch)
+    np.savez(folder / "train.npz", images=noise(60_000))
+    np.savez(folder / "test.npz", images=images[:1000])
+    shape = [*widths(width), f"schedule.batch={batch}"]
+    first = ours(folder, [*shape, "precision=highest"])
+    device = first.data.device
+    fastest, _ = choose_precision("auto", device)
+    settings: list[tuple[str, str, list[str]]] = [("eager", "highest", [])]
+    settings += [(engine, fastest, []) for engine in engines]
+    if has_bfloat16(device):
+        settings.append((engines[-1], fastest, ["autocast=true"]))
+
+    def rival(name: str, precision: str, *make: Any) -> Rival:
+        process = ProcessPoolExecutor(1, get_context("spawn"), _start, make)
+        return Rival(name, precision, process)
+
+    rivals = [rival("textbook", "highest", textbook, images, width, batch, device)]
+    if find_spec("pythae"):
+        rivals.append(rival("pythae", "highest", pythae, images, width, batch, device))
+    else:
+        print("pythae is not installed (extra `bench`), so it is left out.", file=sys.stderr)
+    for engine, precision, more in settings:
+        name = f"ours, {engine}, {'bfloat16 (autocast)' if more else precision}"
+        overrides = [*shape, f"engine={engine}", f"precision={precision}", *more]
+        rivals.append(rival(name, precision, training, folder, overrides))
+    for turn in range(TURNS + 1):
+        for one in rivals:
+            one.turn()
+            if turn == 0:
+                one.wall, one.cpu = [], []
+            print(f"turn {turn} of {TURNS}: {one.name}".ljust(70), end="\r", file=sys.stderr)
+    for one in rivals:
+        one.process.shutdown()
+    with FlopCounterMode(display=False) as counter:
+        first.step(0)
+    work = counter.get_total_flops() / 1e9
+    torch.set_float32_matmul_precision(fastest)
+    rows = []
+    for one in rivals:
+        kind = "bfloat16" if "bfloat16" in one.name else one.precision
+        most = peak(kind, device)
+        rows.append({
+            "name": one.name, "wall": one.wall, "cpu": one.cpu,
+            "images_per_second": batch / statistics.median(one.wall) * 1e3,
+            "times_textbook": one.ratio(rivals[0], "wall"),
+            "times_textbook_cpu": one.ratio(rivals[0], "cpu"),
+            "times_pythae": one.ratio(rivals[1], "wall") if rivals[1].name == "pythae" else None,
+            "peak": most,
+            # of the others not their own work, but what of it the algorithm needs
+            "share_of_peak": work / statistics.median(one.wall) * 1e3 / most,
+        })  # fmt: skip
+    return {
+        "width": width, "batch": batch, "steps": STEPS, "turns": TURNS, "gigaflop_a_step": work, "rows": rows,
+        "phases": phases(first), "environment": environment(device, "each"),
+    }  # fmt: skip
+
+
+def alone(overrides: list[str], images: int) -> dict[str, Any]:
+    """A run in a process of its own: milliseconds a step, and its peak of memory in megabytes."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.savez(folder / "train.npz", images=np.zeros((images, 28, 28), np.uint8))
+        np.savez(folder / "test.npz", images=np.zeros((100, 28, 28), np.uint8))
+        run = ours(folder, overrides)
+    taken = []
+    for step in range(12):
+        began = time.perf_counter()
+        run.step(step)
+        if run.data.device.type == "cuda":
+            torch.cuda.synchronize()
+        taken.append((time.perf_counter() - began) * 1e3)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if run.data.device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated() / 2**20
+    return {"milliseconds": statistics.median(taken[2:]), "megabytes": memory}
+
+
+def scaling() -> dict[str, list[dict[str, Any]]]:
+    """How time and memory of a step grow with one number, the others as usual."""
+    usual = {"batch": 100, "width": 1000, "images": 60_000}
+    found: dict[str, list[dict[str, Any]]] = {}
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        for name, values in (("batch", BATCHES), ("width", WIDTHS), ("images", IMAGES)):
+            for value in values:
+                setting = usual | {name: value}
+                overrides = [*widths(setting["width"]), f"schedule.batch={setting['batch']}"]
+                row = {name: value} | pool.submit(alone, overrides, setting["images"]).result()
+                found.setdefault(name, []).append(row)
+                print(row, file=sys.stderr)
+    return found
+
+
+def comparison_table(found: dict[str, Any]) -> Table:
+    """Medians, and of wall time also the quartiles."""
+    title = (
+        f"784-{found['width']}-{found['width']}-8, batch {found['batch']}, {found['environment']['device']}"
+    )
+    columns = ("", "ms a step", "CPU ms", "images/s", "x textbook", "by CPU time", "x pythae", "of peak")
+    table = Table(*columns, title=title)
+    for row in found["rows"]:
+        low, middle, high = statistics.quantiles(row["wall"], n=4)
+        table.add_row(
+            row["name"],
+            f"{middle:.1f} ({low:.1f} to {high:.1f})",
+            f"{statistics.median(row['cpu']):.1f}",
+            f"{row['images_per_second']:,.0f}",
+            f"{row['times_textbook']:.2f}",
+            f"{row['times_textbook_cpu']:.2f}",
+            "" if row["times_pythae"] is None else f"{row['times_pythae']:.2f}",
+            f"{row['share_of_peak']:.0%}",
+        )  # fmt: skip
+    return table
+
+
+def scaling_table(found: dict[str, list[dict[str, Any]]]) -> Table:
+    """A line for each setting."""
+    table = Table("", "ms a step", "images/s", "MB")
+    for name, rows in found.items():
+        for row in rows:
+            batch = row[name] if name == "batch" else 100
+            speed = batch / row["milliseconds"] * 1e3
+            figures = f"{row['milliseconds']:.1f}", f"{speed:,.0f}", f"{row['megabytes']:,.0f}"
+            table.add_row(f"{name} {row[name]:,}", *figures)
+    return table
+
+
+def comparison_plot(found: dict[str, Any]) -> Figure:
+    """Milliseconds a step, a bar for each rival."""
+    figure = Figure(figsize=(7, 0.5 * len(found["rows"]) + 1), layout="constrained", dpi=120)
+    axes = figure.add_subplot()
+    names = [row["name"] for row in found["rows"]]
+    medians = [statistics.median(row["wall"]) for row in found["rows"]]
+    axes.barh(names, medians, color=["#999999" if not n.startswith("ours") else "#0072b2" for n in names])
+    for k, row in enumerate(found["rows"]):
+        axes.text(medians[k], k, f" {row['times_textbook']:.2f}x", va="center")
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlabel("milliseconds a step (median)")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def scaling_plot(found: dict[str, list[dict[str, Any]]]) -> Figure:
+    """Milliseconds a step and megabytes over each number."""
+    figure = Figure(figsize=(9, 5), layout="constrained", dpi=120)
+    for k, (name, rows) in enumerate(found.items()):
+        for line, unit in enumerate(("milliseconds", "megabytes")):
+            axes = figure.add_subplot(2, len(found), line * len(found) + k + 1)
+            axes.plot([row[name] for row in rows], [row[unit] for row in rows], "o-", color="#0072b2")
+            axes.set(xscale="log", yscale="log", xlabel=name, ylabel=unit if k == 0 else "")
+    return figure
+
+
+def main() -> None:
+    """Measures, prints, and writes JSON and a plot where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--width", type=int, default=1000, help="units of a hidden layer")
+    parser.add_argument("--batch", type=int, default=100, help="pictures of a minibatch")
+    parser.add_argument("--engines", nargs="+", default=["eager"], help="eager, compile, graph")
+    parser.add_argument("--scaling", action="store_true", help="measure how a step grows, instead")
+    parser.add_argument("-o", "--output", type=Path, help="FILE.json; the plot is written beside it")
+    asked = parser.parse_args()
+    if asked.scaling:
+        found: dict[str, Any] = scaling()
+        table, plot = scaling_table(found), scaling_plot(found)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            found = compare(asked.width, asked.batch, asked.engines, Path(folder))
+        table, plot = comparison_table(found), comparison_plot(found)
+    Console(width=130).print(table)
+    if "phases" in found:
+        print("ms: " + ", ".join(f"{name} {spent:.2f}" for name, spent in found["phases"].items()))
+    if asked.output:
+        asked.output.write_text(json.dumps(found, indent=2), encoding="utf-8")
+        plot.savefig(asked.output.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
