@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,7 +17,7 @@ def reconstruction(x: Tensor, decoded: Tensor) -> Tensor:
         x: (B, C, H, W), clean images.
         decoded: (B, C, H, W).
     """
-    return 0.5 * (decoded.float() - x).square().flatten(1).sum(1).mean()
+    return 0.5 * (_full(decoded) - x).square().flatten(1).sum(1).mean()
 
 
 def discriminator(real: Tensor, fake: Tensor) -> Tensor:
@@ -26,7 +27,7 @@ def discriminator(real: Tensor, fake: Tensor) -> Tensor:
         real: (B,), logits of D on samples of the prior.
         fake: (B,), logits of D on codes.
     """
-    return F.softplus(-real.float()).mean() + F.softplus(fake.float()).mean()
+    return F.softplus(-_full(real)).mean() + F.softplus(_full(fake)).mean()
 
 
 def generator(fake: Tensor) -> Tensor:
@@ -35,7 +36,7 @@ def generator(fake: Tensor) -> Tensor:
     Args:
         fake: (B,), logits of D on codes.
     """
-    return F.softplus(-fake.float()).mean()
+    return F.softplus(-_full(fake)).mean()
 
 
 def classification(logits: Tensor, y: Tensor) -> Tensor:
@@ -45,7 +46,7 @@ def classification(logits: Tensor, y: Tensor) -> Tensor:
         logits: (B, classes), before the softmax.
         y: (B,), labels.
     """
-    return F.cross_entropy(logits.float(), y)
+    return F.cross_entropy(_full(logits), y)
 
 
 def head_distance(heads: Tensor, threshold: float) -> Tensor:
@@ -65,7 +66,7 @@ def bernoulli(x: Tensor, logits: Tensor) -> Tensor:
         x: (B, C, H, W).
         logits: (B, C, H, W), before the sigmoid.
     """
-    return F.binary_cross_entropy_with_logits(logits, x, reduction="sum") / len(x)
+    return F.binary_cross_entropy_with_logits(_full(logits), x, reduction="sum") / len(x)
 
 
 def kl_to_gaussian(mean: Tensor, log_variance: Tensor, std: float) -> Tensor:
@@ -76,6 +77,7 @@ def kl_to_gaussian(mean: Tensor, log_variance: Tensor, std: float) -> Tensor:
         log_variance: (B, D).
         std: of the prior, in each dimension.
     """
+    mean, log_variance = _full(mean), _full(log_variance)
     variance = log_variance.exp()
     terms = math.log(std) - 0.5 * log_variance + (variance + mean.square()) / (2 * std**2) - 0.5
     return terms.sum(1).mean()
@@ -85,3 +87,8 @@ def log_gaussian(z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
     """log N(z; mean, variance) of a diagonal Gaussian: (B, D) each -> (B,)."""
     terms = math.log(2 * math.pi) + log_variance + (z - mean).square() * (-log_variance).exp()
     return -0.5 * terms.sum(1)
+
+
+def _full(x: Tensor) -> Tensor:
+    """In float32 at least: a loss is not to be summed in bfloat16, whatever the networks compute in."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
