@@ -50,6 +50,20 @@ def experiment(*overrides: str) -> Experiment:
     return prepare(composed(*TINY, *overrides), Builder())
 
 
+def spoilt(content: bytes, how: str) -> bytes:
+    """Damages: `cut PERCENT`, `flip PLACE` (one bit), `zeros PLACE` (a page), with 0 <= PLACE < 1."""
+    kind, number = how.split()
+    if kind == "cut":
+        return content[: int(len(content) * float(number) / 100)]
+    place = int(len(content) * float(number))
+    if kind == "zeros":
+        return content[:place] + bytes(len(content[place : place + 4096])) + content[place + 4096 :]
+    return content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :]
+
+
+DAMAGES = "cut 0", "cut 10", "cut 50", "cut 99.9", "flip 0.001", "flip 0.5", "flip 0.9", "zeros 0.5"
+
+
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Command:
     """Runs `aae-run` with arguments in an empty folder: (exit status, what it printed on stderr)."""

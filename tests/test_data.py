@@ -11,18 +11,15 @@ from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, Thread
 from pathlib import Path
 
 import pytest
-import scipy.io
 import torch
-from conftest import Command, composed, experiment, idx
+from conftest import DAMAGES, Command, composed, experiment, idx, spoilt
 from torchvision.datasets import MNIST as OfficialMNIST  # noqa: N811
-from torchvision.datasets import SVHN as OfficialSVHN  # noqa: N811
 from torchvision.datasets import FashionMNIST as OfficialFashion
 
 from aae_runner.config import Facts
 from aae_runner.data import Corruption, Data, Images, Sampler, Splits, derive_seed, labelled_subset
 from aae_runner.datasets import MNIST, SVHN, Digits, FashionMNIST
 from aae_runner.datasets.idx import FASHION_MD5, MNIST_SHA256
-from aae_runner.datasets.svhn import MD5 as SVHN_MD5
 from aae_runner.errors import DataError
 
 
@@ -170,20 +167,6 @@ def test_missing_idx_files_are_downloaded_and_found_again(
     assert len(again.train) == 50_000
 
 
-def spoilt(content: bytes, how: str) -> bytes:
-    """Damages: `cut PERCENT`, `flip PLACE` (one bit), `zeros PLACE` (a page), with 0 <= PLACE < 1."""
-    kind, number = how.split()
-    if kind == "cut":
-        return content[: int(len(content) * float(number) / 100)]
-    place = int(len(content) * float(number))
-    if kind == "zeros":
-        return content[:place] + bytes(len(content[place : place + 4096])) + content[place + 4096 :]
-    return content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :]
-
-
-DAMAGES = "cut 0", "cut 10", "cut 50", "cut 99.9", "flip 0.001", "flip 0.5", "flip 0.9", "zeros 0.5"
-
-
 @pytest.mark.parametrize("name", ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte"])
 @pytest.mark.parametrize("how", DAMAGES)
 def test_a_damaged_mnist_file_is_named_with_both_remedies_or_fetched_again(
@@ -294,31 +277,6 @@ def test_missing_data_end_with_status_3_and_leave_nothing(command: Command, tmp_
     assert "nowhere/MNIST/raw/train-images-idx3-ubyte.gz: no such file" in said
     assert "Traceback" not in said
     assert not list(tmp_path.iterdir())
-
-
-def test_svhn_is_read_from_its_layout_with_0_for_the_digit_0(svhn_root: Path) -> None:
-    splits = SVHN(root=str(svhn_root), download=False, checksums=False, extra=False).read()
-    assert [len(split) for split in splits[:3]] == [180, 20, 50]
-    assert "not the official SVHN" in splits.note
-    original = scipy.io.loadmat(svhn_root / "test_32x32.mat")
-    assert torch.equal(splits.test.y, torch.from_numpy(original["y"].reshape(-1) % 10).long())
-    assert torch.equal(splits.test.x[7, 2], torch.from_numpy(original["X"][:, :, 2, 7]))
-
-
-def test_svhn_checksums_are_those_of_torchvision() -> None:
-    official = {name: md5 for _, name, md5 in OfficialSVHN.split_list.values()}
-    assert official == SVHN_MD5
-
-
-@pytest.mark.parametrize("how", [*DAMAGES, "swapped"])
-def test_a_damaged_svhn_file_is_named(svhn_root: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for path in svhn_root.iterdir():
-        monkeypatch.setitem(SVHN_MD5, path.name, hashlib.md5(path.read_bytes()).hexdigest())
-    path = svhn_root / "train_32x32.mat"
-    other = path.with_name("test_32x32.mat")
-    path.write_bytes(other.read_bytes() if how == "swapped" else spoilt(path.read_bytes(), how))
-    with pytest.raises(DataError, match=r"train_32x32\.mat: its content has MD5"):
-        SVHN(root=str(svhn_root), download=False, checksums=True, extra=False).read()
 
 
 @pytest.mark.parametrize("how", ["cut 0", "cut 10", "cut 50", "cut 99.9"])
