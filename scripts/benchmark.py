@@ -8,9 +8,9 @@
 All train the same networks (784-WIDTH-WIDTH-8 and back, batch norm in the autoencoder, discriminator
 8-WIDTH-WIDTH-1) by Adam on the same pictures of noise: how fast a step is does not depend on what they show.
 Each does so in a process of its own, since what one sets for a whole process (that denormals are flushed,
-how memory is handed back) would speed up the others too. They take turns, so that what else the machine does
-falls on all alike; a ratio is the median over the turns. Wall time is what one waits for, CPU time is less
-disturbed. Wants an otherwise idle machine.
+how memory is handed back) would speed up the others too; and in several, one after the other, since where
+its memory happens to lie can cost a process a quarter of its speed. They take turns, so that what else the
+machine does falls on all alike; a ratio is that of the medians. Wants an otherwise idle machine.
 """
 
 import argparse
@@ -44,8 +44,8 @@ from aae_runner.experiment import Experiment, prepare
 from aae_runner.launch import compose
 from aae_runner.precision import choose_precision, has_bfloat16
 
-STEPS, TURNS = 40, 9
-"""Steps of a turn, and turns; one more warms up."""
+STEPS, TURNS, ROUNDS = 40, 3, 5
+"""Steps of a turn; turns of a process, one more warms up; processes of each rival, one after the other."""
 BATCHES, WIDTHS, IMAGES = (
     (100, 300, 1000, 3000, 10_000),
     (250, 500, 1000, 2000, 3000),
@@ -59,21 +59,35 @@ class Rival:
 
     name: str
     precision: str
-    process: ProcessPoolExecutor
+    make: tuple[Any, ...]
+    """What its process calls to get its loop, and the arguments."""
+    process: ProcessPoolExecutor | None = None
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     """Milliseconds a step, by turn."""
 
+    def start(self) -> None:
+        """A fresh process, warm after one turn that does not count."""
+        self.process = ProcessPoolExecutor(1, get_context("spawn"), _start, self.make)
+        self.process.submit(_turn).result()
+
     def turn(self) -> None:
         """Times one turn."""
+        assert self.process is not None
         wall, cpu = self.process.submit(_turn).result()
         self.wall.append(wall)
         self.cpu.append(cpu)
 
+    def stop(self) -> None:
+        """Ends its process."""
+        assert self.process is not None
+        self.process.shutdown()
+
     def ratio(self, other: "Rival", clock: str) -> float:
-        """How many times faster than another one, the median over the turns."""
-        pairs = zip(getattr(other, clock), getattr(self, clock), strict=True)
-        return float(statistics.median(theirs / mine for theirs, mine in pairs))
+        """How many times faster than another one."""
+        theirs: list[float] = getattr(other, clock)
+        mine: list[float] = getattr(self, clock)
+        return statistics.median(theirs) / statistics.median(mine)
 
 
 _runs: list[Callable[[], object]] = []
@@ -172,27 +186,24 @@ def compare(width: int, batch: int, engines: list[str], folder: Path) -> dict[st
     if has_bfloat16(device):
         settings.append((engines[-1], fastest, ["autocast=true"]))
 
-    def rival(name: str, precision: str, *make: Any) -> Rival:
-        process = ProcessPoolExecutor(1, get_context("spawn"), _start, make)
-        return Rival(name, precision, process)
-
-    rivals = [rival("textbook", "highest", textbook, images, width, batch, device)]
+    rivals = [Rival("textbook", "highest", (textbook, images, width, batch, device))]
     if find_spec("pythae"):
-        rivals.append(rival("pythae", "highest", pythae, images, width, batch, device))
+        rivals.append(Rival("pythae", "highest", (pythae, images, width, batch, device)))
     else:
         print("pythae is not installed (extra `bench`), so it is left out.", file=sys.stderr)
     for engine, precision, more in settings:
         name = f"ours, {engine}, {'bfloat16 (autocast)' if more else precision}"
         overrides = [*shape, f"engine={engine}", f"precision={precision}", *more]
-        rivals.append(rival(name, precision, training, folder, overrides))
-    for turn in range(TURNS + 1):
+        rivals.append(Rival(name, precision, (training, folder, overrides)))
+    for number in range(ROUNDS):
+        print(f"round {number + 1} of {ROUNDS}", end="\r", file=sys.stderr)
         for one in rivals:
-            one.turn()
-            if turn == 0:
-                one.wall, one.cpu = [], []
-            print(f"turn {turn} of {TURNS}: {one.name}".ljust(70), end="\r", file=sys.stderr)
-    for one in rivals:
-        one.process.shutdown()
+            one.start()
+        for _ in range(TURNS):
+            for one in rivals:
+                one.turn()
+        for one in rivals:
+            one.stop()
     with FlopCounterMode(display=False) as counter:
         first.step(0)
     work = counter.get_total_flops() / 1e9
@@ -212,8 +223,9 @@ def compare(width: int, batch: int, engines: list[str], folder: Path) -> dict[st
             "share_of_peak": work / statistics.median(one.wall) * 1e3 / most,
         })  # fmt: skip
     return {
-        "width": width, "batch": batch, "steps": STEPS, "turns": TURNS, "gigaflop_a_step": work, "rows": rows,
-        "phases": phases(first), "environment": environment(device, "each"),
+        "width": width, "batch": batch, "steps": STEPS, "turns": TURNS, "rounds": ROUNDS,
+        "gigaflop_a_step": work, "rows": rows, "phases": phases(first),
+        "environment": environment(device, "each"),
     }  # fmt: skip
 
 
