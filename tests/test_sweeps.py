@@ -37,6 +37,26 @@ def test_jobs_run_in_processes_of_their_own_and_their_outcomes_are_told_together
     assert str(results.parent.relative_to(tmp_path)) in table  # not folded, for it goes to no terminal
 
 
+def test_a_key_of_only_some_choices_of_a_sweep_is_judged_by_each_job(
+    command: Command, svhn_root: Path
+) -> None:
+    parts = "data=svhn,digits", f"data.root={svhn_root}", "data.checksums=false", "data.labels=20"
+    status, said = command("-m", *parts, *SHORT)
+    assert status == 1
+    assert "1 of 2 jobs failed" in said
+    assert "data.root is not a key of Digits" in said
+    assert len(list(Path("runs/svhn").glob("*/*/seed0/results.json"))) == 1
+
+
+def test_a_glob_of_experiments_takes_the_keys_of_the_data_that_they_choose(
+    command: Command, svhn_root: Path
+) -> None:
+    keys = f"data.root={svhn_root}", "data.checksums=false", "data.labels=20", "schedule.batch=50"
+    status, _ = command("-m", "experiment=glob(quick_*svhn*)", *keys, *SHORT)
+    assert status == 0
+    assert len(list(Path("runs/svhn").glob("*/*/seed0/results.json"))) == 2
+
+
 SEARCH = """
 # @package _global_
 # Mine

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from aae_runner.config import CONF, choices, nearest
 from aae_runner.disk import unwritable, write
 from aae_runner.errors import AAEError, ConfigError, DiskError, Interrupted, NumericalError
-from aae_runner.launch import explain, launch, refuse
+from aae_runner.launch import explain, launch, left_to_jobs, refuse
 from aae_runner.sweep import Outcome, print_outcomes, read_outcomes
 
 GROUPS = {
@@ -166,6 +166,7 @@ def main() -> None:
     run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
     try:
         refuse(sys.argv[1:], _given_folder(sys.argv[1:]))
+        sys.argv[1:] = left_to_jobs(sys.argv[1:])
         run()
     except _Ended as ended:
         _leave(str(ended.error), ended.error.status)

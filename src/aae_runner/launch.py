@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob
+from hydra.core.override_parser.types import Glob, OverrideType
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -153,6 +153,30 @@ def refuse(overrides: Sequence[str], folders: Sequence[Path]) -> None:
             pattern: Any = OverridesParser.create().parse_override(text).value()
             if isinstance(pattern, Glob) and not pattern.filter(list(names)):
                 raise ConfigError(f"{text}: matches nothing. Allowed: {', '.join(names) or 'nothing yet'}.")
+
+
+def left_to_jobs(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a sweep, so that a key may belong to some of its choices only.
+
+    Hydra composes a sweep once without what is swept, and would refuse `data.root` beside `data=mnist,svhn`,
+    or a glob of experiments: the default data have no such key. With `++` it leaves that to the jobs, whose
+    configs are checked whole in any case.
+    """
+    if not {"-m", "--multirun"} & set(arguments):
+        return list(arguments)
+    parser = OverridesParser.create()
+    swept, keys = set[str](), dict[int, str]()
+    for place, text in enumerate(arguments):
+        with contextlib.suppress(HydraException):  # Hydra will say it
+            override = parser.parse_override(text)
+            if override.is_sweep_override():
+                swept.add(override.key_or_group.partition("@")[0])
+            if override.type is OverrideType.CHANGE and "." in override.key_or_group:
+                keys[place] = override.key_or_group.partition(".")[0]
+    return [
+        f"++{text}" if place in keys and swept & {keys[place], "experiment"} else text
+        for place, text in enumerate(arguments)
+    ]
 
 
 def explain(error: HydraException | OmegaConfBaseException) -> str:
