@@ -35,14 +35,14 @@ class Engine:
         name: `eager`: one kernel after the other; `compile`: by torch.compile; `graph`: all kernels of a step
             captured in a CUDA graph and replayed.
         device: where it computes.
-        cast: what products are computed in; see `precision.autocast`.
+        cast: what products are computed in, where not float32; see `precision.autocast`.
 
     Raises:
         ConfigError: it is not to be had here.
     """
 
     def __init__(
-        self, name: Literal["eager", "compile", "graph"], device: torch.device, cast: torch.autocast
+        self, name: Literal["eager", "compile", "graph"], device: torch.device, cast: torch.autocast | None
     ) -> None:
         if name == "graph" and device.type != "cuda":
             raise ConfigError(
@@ -57,7 +57,7 @@ class Engine:
 
     def __call__(self, function: Any) -> Any:
         """From a function of tensors to one that computes the same."""
-        if self._cast._enabled:
+        if self._cast is not None:
             function = self._cast(function)
         return torch.compile(function, dynamic=False) if self.name == "compile" else function
 

@@ -43,8 +43,8 @@ def exact_products() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = convolutions
 
 
-def autocast(asked: bool | Literal["force"], device: torch.device) -> torch.autocast:
-    """Products of an update in bfloat16, its losses and weights in float32; or, where not asked for, nothing.
+def autocast(asked: bool | Literal["force"], device: torch.device) -> torch.autocast | None:
+    """Products of an update in bfloat16, its losses and weights in float32; None where not asked for.
 
     Relative error of a product: 3e-3.
 
@@ -60,7 +60,7 @@ def autocast(asked: bool | Literal["force"], device: torch.device) -> torch.auto
             f"autocast=true: the hardware of {device} does not multiply bfloat16, which would be many times "
             "slower than float32. Leave autocast=false, or insist with autocast=force."
         )
-    return torch.autocast(device.type, torch.bfloat16, enabled=bool(asked))
+    return torch.autocast(device.type, torch.bfloat16) if asked else None
 
 
 def has_bfloat16(device: torch.device) -> bool:
