@@ -63,7 +63,13 @@ def page(series: Sequence[Series]) -> str:
         *(_section(one, number) for number, one in enumerate(series, 1)),
         *_compared(series),
         element("h2", "Environment"),
-        *_environment({f"{one.name} {run.name}": run.environment for one in series for run in one.runs}),
+        *_environment(
+            {
+                f"{number} {one.name} {run.name}": run.environment
+                for number, one in enumerate(series, 1)
+                for run in one.runs
+            }
+        ),
     )
     whole = element("html", head, element("body", main, element("script", script)), lang="en")
     return "<!doctype html>\n" + tostring(whole, encoding="unicode", method="html") + "\n"

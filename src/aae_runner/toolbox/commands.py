@@ -29,8 +29,8 @@ def report(arguments: Namespace) -> None:
     from aae_runner.report import as_json, comma_separated, markdown, seeds_table
     from aae_runner.summary import read_series
 
-    series, damaged = read_series(arguments.runs)
-    for sentence in damaged:
+    series, left_out = read_series(arguments.runs)
+    for sentence in left_out:
         print(f"aae: {sentence}", file=sys.stderr)
     output: Path | None = arguments.output
     kind = arguments.format or ENDINGS.get(output.suffix if output else "", "table")
