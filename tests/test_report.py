@@ -286,7 +286,30 @@ def test_a_file_is_written_as_its_ending_says_or_as_one_asks(tmp_path: Path, rep
         assert report(tmp_path, "-o", tmp_path / name) == (0, "", "")
         assert (tmp_path / name).read_text().startswith(beginning)
     assert report(tmp_path, "--format", "csv")[1].startswith("experiment,run,")
+    assert report(tmp_path, "--format", "csv", "-o", tmp_path / "again.csv") == (0, "", "")
     assert report(tmp_path, "-o", tmp_path / "all.csv" / "below.csv")[0] == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("-o", "x.pdf"), "x.pdf: a name that ends in .txt or .md or"),
+        (("-o", "x"), "x: a name that ends in"),
+        (("-o", "x.html", "--format", "csv"), "x.html: by its ending html, but --format says csv"),
+    ],
+)
+def test_a_file_whose_ending_says_no_format_or_another_one_is_refused(
+    arguments: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    report: Report,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    three_seeds(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    status, _, warned = report(tmp_path, *arguments)
+    assert (status, said in warned) == (2, True)
+    assert not list(tmp_path.glob("x*"))
 
 
 def test_an_experiment_is_called_by_the_name_it_was_started_with(

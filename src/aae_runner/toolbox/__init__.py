@@ -75,10 +75,13 @@ def _parser() -> _Parser:
     )
     report.add_argument(
         "--format",
-        choices=("table", *does.ENDINGS.values()),
+        choices=tuple(does.ENDINGS.values()),
         help="(default: by the ending of FILE, or table)",
     )
-    report.add_argument("-o", "--output", type=Path, metavar="FILE", help="the file (default: the terminal)")
+    report.add_argument(
+        "-o", "--output", type=_ending(*does.ENDINGS), metavar="FILE",
+        help=f"the file, {', '.join(does.ENDINGS)} (default: the terminal)",
+    )  # fmt: skip
 
     compare = _add(commands, "compare", does.compare, "the codes of runs, side by side over their priors")
     compare.add_argument(

@@ -15,8 +15,8 @@ if TYPE_CHECKING:  # torch is imported late: help and mistakes are instant
 
     from aae_runner.finished import Finished
 
-ENDINGS = {".md": "markdown", ".csv": "csv", ".json": "json", ".html": "html"}
-"""What a report is written as, where only its file is named."""
+ENDINGS = {".txt": "table", ".md": "markdown", ".csv": "csv", ".json": "json", ".html": "html"}
+"""What a report is written as, by the ending of its file."""
 PICTURES = (".png", ".pdf", ".svg")
 """What a picture may be."""
 FORMATS = {"torch-export": ".pt2", "safetensors": ".safetensors"}
@@ -29,11 +29,17 @@ def report(arguments: Namespace) -> None:
     from aae_runner.report import as_json, comma_separated, markdown, seeds_table
     from aae_runner.summary import read_series
 
+    output: Path | None = arguments.output
+    by_ending = ENDINGS[output.suffix] if output else None
+    kind = arguments.format or by_ending or "table"
+    if by_ending not in (None, kind):
+        raise ConfigError(
+            f"-o {output}: by its ending {by_ending}, but --format says {kind}. Leave --format out, or give the "
+            "file another ending."
+        )
     series, left_out = read_series(arguments.runs)
     for sentence in left_out:
         print(f"aae: {sentence}", file=sys.stderr)
-    output: Path | None = arguments.output
-    kind = arguments.format or ENDINGS.get(output.suffix if output else "", "table")
     shown = {
         "table": seeds_table,
         "markdown": markdown,
