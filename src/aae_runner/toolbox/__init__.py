@@ -147,7 +147,9 @@ def _data(commands: "argparse._SubParsersAction[_Parser]") -> None:
     verify.set_defaults(download=False)
     for one in (fetch, verify):
         one.add_argument("name", metavar="NAME", help="of the data set")
-        one.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as data.shape=[1,48,48]")
+        one.add_argument(
+            "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="such as data.shape=[1,48,48]"
+        )
         _yours(one)
     _config_dir(listed)
     for one in (listed, fetch, verify):

@@ -34,8 +34,8 @@ def report(arguments: Namespace) -> None:
     kind = arguments.format or by_ending or "table"
     if by_ending not in (None, kind):
         raise ConfigError(
-            f"-o {output}: by its ending {by_ending}, but --format says {kind}. Leave --format out, or give the "
-            "file another ending."
+            f"-o {output}: by its ending {by_ending}, but --format says {kind}. Leave --format out, or give "
+            "the file another ending."
         )
     series, left_out = read_series(arguments.runs)
     for sentence in left_out:
