@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import aae_runner
-from aae_runner import gallery
+from aae_runner import gallery, toolbox
 from aae_runner.config import choices
 from aae_runner.data import normalize
 from aae_runner.errors import ConfigError
@@ -172,6 +172,32 @@ def test_a_picture_is_what_its_ending_says(
     file = tmp_path / f"samples.{ending}"
     assert aae("sample", run("semi_supervised").folder, "-n", "4", "-o", file)[0] == 0
     assert file.read_bytes().startswith(beginning)
+
+
+def test_the_version_goes_where_output_goes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["aae", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        toolbox.main()
+    said = capsys.readouterr()
+    assert (ended.value.code, said.err) == (0, "")
+    assert said.out.startswith(f"aae-runner {aae_runner.__version__}, torch ")
+    assert "1 threads" not in said.out
+
+
+def test_a_place_that_cannot_be_written_is_named_with_its_cause_and_no_free_space(
+    run: Run, aae: Toolbox
+) -> None:
+    for arguments in (
+        ("sample", run("semi_supervised").folder, "-n", "1", "-o", "/dev/null/x.png"),
+        ("data", "fetch", "mnist", "--root", "/dev/null/x"),
+        ("data", "fetch", "svhn", "--root", "/dev/null/x"),
+    ):
+        status, said = aae(*arguments)
+        assert (status, "cannot be written (/dev/null is no folder)" in said) == (6, True), said
+        assert "free" not in said
+        assert "downloaded (" not in said
 
 
 def test_every_data_set_is_listed_with_its_first_comment_and_its_place(aae: Toolbox, tmp_path: Path) -> None:

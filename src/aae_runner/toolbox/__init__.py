@@ -35,10 +35,13 @@ class _Version(argparse.Action):
         import torch
 
         import aae_runner
+        from aae_runner.report import counted
 
         gpu = torch.cuda.is_available()
-        device = torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads"
-        parser.exit(message=f"aae-runner {aae_runner.__version__}, torch {torch.__version__}, {device}\n")
+        threads = counted(torch.get_num_threads(), "thread")
+        device = torch.cuda.get_device_name() if gpu else f"CPU, {threads}"
+        print(f"aae-runner {aae_runner.__version__}, torch {torch.__version__}, {device}")
+        parser.exit()
 
 
 def _from(low: int, high: int) -> Callable[[str], int]:
