@@ -290,6 +290,27 @@ def test_a_file_is_written_as_its_ending_says_or_as_one_asks(tmp_path: Path, rep
     assert report(tmp_path, "-o", tmp_path / "all.csv" / "below.csv")[0] == 6
 
 
+def test_runs_that_are_not_finished_are_named_at_the_end_of_the_terminals_table_alone(
+    tmp_path: Path, report: Report
+) -> None:
+    three_seeds(tmp_path)
+    experiment = tmp_path / "digits" / "basic" / "0123456789"
+    (experiment / "seed1" / "run.log").touch()
+    (experiment / "seed3~1" / "checkpoints").mkdir(parents=True)
+    assert "not finished" not in report(tmp_path)[1]
+    (experiment / "seed3" / "checkpoints").mkdir(parents=True)
+    last = report(tmp_path, experiment)[1].splitlines()[-1]
+    assert last == f"1 run is not finished: {experiment / 'seed3'}."
+    for seed in range(4, 10):
+        (experiment / f"seed{seed}").mkdir()
+        (experiment / f"seed{seed}" / "run.log").touch()
+    last = report(tmp_path)[1].splitlines()[-1]
+    assert last.startswith("7 runs are not finished: ")
+    assert last.endswith(f"{experiment / 'seed7'}, 2 more.")
+    for kind in ("markdown", "csv", "json", "html"):
+        assert "not finished" not in report(tmp_path, "--format", kind)[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -278,7 +278,8 @@ def test_a_wrong_use_is_a_sentence_with_its_status_and_leaves_nothing(
     assert [path.name for path in cwd.iterdir()] == ["file"]
 
 
-def test_an_unfinished_run_is_told_from_no_run(aae: Toolbox, tmp_path: Path) -> None:
-    (tmp_path / "checkpoints").mkdir()
+@pytest.mark.parametrize("left", ["checkpoints", "run.log", ".hydra"])  # the latter before a state is saved
+def test_an_unfinished_run_is_told_from_no_run(aae: Toolbox, tmp_path: Path, left: str) -> None:
+    (tmp_path / left).mkdir()
     status, said = aae("sample", tmp_path)
     assert (status, "not finished; the command that started it continues it" in said) == (2, True)

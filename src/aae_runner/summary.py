@@ -20,6 +20,9 @@ from aae_runner.errors import AAEError, ConfigError
 UNTOLD = {*CONSTANT_KEYS, "prior"}
 """Keys in which runs of two identities may be alike; `priors` has the prior where it is used."""
 
+BEGUN = "run.log", "checkpoints"
+"""What a run leaves in its folder before it is finished."""
+
 Group = tuple[str, str, int]
 """What the runs of a series share: identity, fingerprint of the data, epochs."""
 
@@ -154,6 +157,13 @@ def read_series(roots: Sequence[Path]) -> tuple[list[Series], list[str]]:
     return [
         Series(*one) for one in zip(names, _settings(names, sorted_runs), sorted_runs, strict=True)
     ], left_out
+
+
+def unfinished(roots: Sequence[Path]) -> list[Path]:
+    """The folders of runs that have begun and have no results yet, but for those moved aside."""
+    begun = {path.parent for root in roots for name in BEGUN for path in root.rglob(name)}
+    found = {one.resolve(): one for one in sorted(begun) if not (one / "results.json").exists()}
+    return [one for one in found.values() if "~" not in one.resolve().name]
 
 
 def rows(series: Iterable[Series]) -> list[Row]:

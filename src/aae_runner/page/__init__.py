@@ -25,6 +25,7 @@ _LARGEST = 1600
 """Pixels of the longer side of a picture; what is larger is scaled down."""
 _CAPTIONS = {
     "cluster_gallery": "Clusters: the head of each, decoded from z = 0, and test images that fall into it",
+    "confusion": "Classes of the test images (rows) and what they are taken for (columns), per cent of a row",
     "latent_map": "Codes of the test images over their prior; lines hold 50, 90 and 99 % of it",
     "manifold": "The decoder over the percentiles of the prior",
     "reconstructions": "Test images and, below each, its reconstruction",

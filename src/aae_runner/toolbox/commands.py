@@ -26,8 +26,8 @@ FORMATS = {"torch-export": ".pt2", "safetensors": ".safetensors"}
 def report(arguments: Namespace) -> None:
     """Final metrics of all runs."""
     from aae_runner.page import page
-    from aae_runner.report import as_json, comma_separated, markdown, seeds_table
-    from aae_runner.summary import read_series
+    from aae_runner.report import as_json, comma_separated, markdown, seeds_table, waiting
+    from aae_runner.summary import read_series, unfinished
 
     output: Path | None = arguments.output
     by_ending = ENDINGS[output.suffix] if output else None
@@ -49,6 +49,8 @@ def report(arguments: Namespace) -> None:
     }
     text = shown[kind](series)
     if output is None:
+        if kind == "table" and (line := waiting(unfinished(arguments.runs))):
+            text += f"\n{line}"
         print(text, end="", flush=True)
     else:
         write(output, text.encode())
