@@ -129,6 +129,12 @@ def test_a_folder_of_pictures_is_encoded_as_its_pixels_are(run: Run, aae: Toolbo
         assert codes["paths"].tolist() == ["a.png", "b/c/d.png", "e.png"]
         for name, expected in opened.encode(x).items():
             np.testing.assert_allclose(codes[name], expected, rtol=1e-5, atol=1e-6)
+    assert "another size" not in said
+    Image.fromarray(np.zeros((9, 8), np.uint8)).save(tmp_path / "own" / "larger.png")
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "own" / "red.png")
+    status, said = aae("encode", opened.folder, tmp_path / "own", "-o", tmp_path / "codes.npz")
+    assert (status, said.count("another size")) == (0, 1)
+    assert "2 of 5 pictures had another size or color" in said
     (tmp_path / "own" / "a.png").write_bytes(b"torn")
     status, said = aae("encode", opened.folder, tmp_path / "own", "-o", tmp_path / "more.npz")
     assert (status, "a.png: damaged" in said) == (3, True)

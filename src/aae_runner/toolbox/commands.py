@@ -120,7 +120,15 @@ def encode(arguments: Namespace) -> None:
             f"{run.folder}: its images have {run.shape[0]} channels; those of pictures are 1 or 3."
         )
     paths = find_pictures(folder)
-    codes = run.encode(torch.from_numpy(read_pictures(paths, run.shape)))
+    x, others = read_pictures(paths, run.shape)
+    if others:
+        shape = "x".join(map(str, run.shape))
+        print(
+            f"aae: {others:,} of {len(paths):,} pictures had another size or color than the run's, and "
+            f"were brought to {shape}.",
+            file=sys.stderr,
+        )
+    codes = run.encode(torch.from_numpy(x))
     arrays: dict[str, Any] = {name: code.numpy() for name, code in codes.items()}
     arrays["paths"] = np.array([path.relative_to(folder).as_posix() for path in paths])
     with written(arguments.output) as file:
