@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -83,9 +84,10 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.Captu
 
 
 def finished(folder: Path, rate: float = 0.02, **changed: Any) -> Path:
-    """A run folder with results.json; in `changed` are entries of that."""
+    """A run folder, <identity>/seed<N>, with results.json; in `changed` are entries of that."""
     folder.mkdir(parents=True)
-    results = {
+    results: dict[str, Any] = {
+        "identity": folder.parent.name,
         "test/coverage": 0.5,
         "test/error_rate": rate,
         "test/coverage_reference": 0.9,
@@ -95,6 +97,9 @@ def finished(folder: Path, rate: float = 0.02, **changed: Any) -> Path:
         "environment": {"torch": "2.14", "seconds": 2.0},
         **changed,
     }
+    seed = re.match(r"seed(\d+)", folder.name)
+    results["config"] = {"seed": int(seed[1]) if seed else 0, **results["config"]}
+    results["data"] = {"fingerprint": "f", **results["data"]}
     (folder / "results.json").write_text(json.dumps(results))
     return folder
 

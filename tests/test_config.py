@@ -169,6 +169,18 @@ def test_a_sweep_of_no_jobs_is_an_error(command: Command, tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
+def test_a_trusted_module_or_a_folder_that_does_not_exist_is_refused(
+    command: Command, tmp_path: Path
+) -> None:
+    for arguments, said in (
+        (("trusted=[nosuch]",), "there is no module nosuch"),
+        (("--config-dir", "nosuch"), "nosuch' not found"),
+    ):
+        status, found = command(*arguments)
+        assert (status, said in found) == (2, True)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "target",
     [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PAPER, finished
+from conftest import PAPER, Run, finished
 from PIL import Image
 
 from aae_runner.differences import differences
@@ -92,6 +92,13 @@ def test_pictures_are_said_in_words_made_small_and_missed_where_damaged(tmp_path
     assert found.values("width") == ["1600"]
     assert len(text) < (figures / "my_walk.png").stat().st_size / 4
     assert text.count("This picture is damaged.") == 1
+
+
+def test_every_figure_of_the_programs_own_has_a_caption(run: Run) -> None:
+    for variant in ("semi_supervised", "basic"):
+        text = page(read_series([run(variant).folder])[0])
+        for path in (run(variant).folder / "figures").glob("*.png"):
+            assert f">{path.stem.replace('_', ' ')} (" not in text
 
 
 def test_learning_curves_have_a_panel_a_tag_and_a_line_a_seed(tmp_path: Path) -> None:

@@ -3,10 +3,11 @@
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from aae_runner import toolbox
 from aae_runner.errors import ConfigError
 from aae_runner.page import page
 from aae_runner.report import as_json, comma_separated, markdown, seeds_table
-from aae_runner.summary import Row, Series, interval, read_series, rows
+from aae_runner.summary import Row, Series, _called, interval, read_series, rows
 
 Report = Callable[..., tuple[int, str, str]]
 
@@ -179,6 +180,47 @@ def test_a_run_counts_once_however_it_is_named_and_not_when_moved_aside(tmp_path
     assert len(alone.runs) == 1
 
 
+def test_a_copied_run_counts_once_and_a_sentence_names_it(tmp_path: Path, report: Report) -> None:
+    three_seeds(tmp_path)
+    shutil.copytree(tmp_path / "digits", tmp_path / "received" / "digits")
+    shutil.copytree(tmp_path / "digits" / "basic" / "0123456789" / "seed2", tmp_path / "mine")
+    ((series,), left_out) = read_series([tmp_path])
+    assert [run.seed for run in series.runs] == [0, 1, 2]
+    assert len(left_out) == 4
+    assert f"{tmp_path / 'mine'}: the same configuration and seed as " in left_out[-1]
+    status, said, warned = report(tmp_path)
+    assert (status, "3 seeds" in said, warned.count("so it is left out")) == (0, True, 4)
+
+
+def test_what_the_results_say_puts_runs_together_and_apart_not_where_they_lie(tmp_path: Path) -> None:
+    finished(tmp_path / "in" / "first", 0.01, identity="a", config={"seed": 0, "reference": None, "batch": 1})
+    finished(tmp_path / "in" / "second", 0.5, identity="b", config={"seed": 1, "reference": None, "batch": 2})
+    finished(tmp_path / "in" / "third", 0.5, identity="b", config={"seed": 1, "reference": None, "batch": 2},
+             data={"fingerprint": "other", "note": ""})  # fmt: skip
+    finished(tmp_path / "x" / "fourth", 0.03, identity="a", config={"seed": 7, "reference": None, "batch": 1})
+    series, left_out = read_series([tmp_path])
+    assert not left_out
+    assert [(one.folder, one.settings, [run.name for run in one.runs]) for one in series] == [
+        ("in/a", "batch=1", ["seed0", "seed7"]),
+        ("in/b", "batch=2", ["seed1"]),
+        ("in/b", "batch=2", ["seed1"]),
+    ]
+    assert [row.mean for row in rows(series) if row.metric == "test/error_rate"] == [0.02, 0.5, 0.5]
+
+
+def test_a_series_is_called_by_no_path_of_the_machine(tmp_path: Path) -> None:
+    finished(tmp_path / "seed0")
+    (copy, deep) = tmp_path / "1" / "one", Path("/srv/run")
+    finished(copy, identity="0123456789")
+    for root, name in ((tmp_path / "seed0", None), (copy, "1/0123456789"), (copy.parent, "1/0123456789")):
+        ((series,), _) = read_series([root])
+        assert not series.folder.startswith("/")
+        assert name in (None, series.folder)
+    run = read_series([copy])[0][0].runs[0]
+    for identity, called in (("srv", "srv"), ("0123456789", "srv/0123456789")):
+        assert _called(replace(run, folder=deep, identity=identity), Path("/srv/run")) == called
+
+
 def test_seeds_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     for seed in (10, 2):
         finished(tmp_path / f"seed{seed}")
@@ -188,7 +230,8 @@ def test_seeds_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
 
 def results(**changed: Any) -> str:
     whole = {
-        "epochs": 5, "config": {"reference": None}, "data": {"note": ""}, "environment": {"seconds": 1}
+        "identity": "1", "epochs": 5, "config": {"seed": 0, "reference": None},
+        "data": {"fingerprint": "f", "note": ""}, "environment": {"seconds": 1},
     }  # fmt: skip
     return json.dumps(whole | changed)
 
@@ -202,7 +245,7 @@ def results(**changed: Any) -> str:
         "\xff",
         "[" * 100_000,
         results(config="none"),
-        results(config={"reference": {"value": 1}}),
+        results(config={"seed": 0, "reference": {"value": 1}}),
         results(epochs=float("inf")),
         results(**{"test/error_rate": float("nan")}),
         results(**{"test/error_rate": 1e300}),
@@ -243,7 +286,51 @@ def test_a_file_is_written_as_its_ending_says_or_as_one_asks(tmp_path: Path, rep
         assert report(tmp_path, "-o", tmp_path / name) == (0, "", "")
         assert (tmp_path / name).read_text().startswith(beginning)
     assert report(tmp_path, "--format", "csv")[1].startswith("experiment,run,")
+    assert report(tmp_path, "--format", "csv", "-o", tmp_path / "again.csv") == (0, "", "")
     assert report(tmp_path, "-o", tmp_path / "all.csv" / "below.csv")[0] == 6
+
+
+def test_runs_that_are_not_finished_are_named_at_the_end_of_the_terminals_table_alone(
+    tmp_path: Path, report: Report
+) -> None:
+    three_seeds(tmp_path)
+    experiment = tmp_path / "digits" / "basic" / "0123456789"
+    (experiment / "seed1" / "run.log").touch()
+    (experiment / "seed3~1" / "checkpoints").mkdir(parents=True)
+    assert "not finished" not in report(tmp_path)[1]
+    (experiment / "seed3" / "checkpoints").mkdir(parents=True)
+    last = report(tmp_path, experiment)[1].splitlines()[-1]
+    assert last == f"1 run is not finished: {experiment / 'seed3'}."
+    for seed in range(4, 10):
+        (experiment / f"seed{seed}").mkdir()
+        (experiment / f"seed{seed}" / "run.log").touch()
+    last = report(tmp_path)[1].splitlines()[-1]
+    assert last.startswith("7 runs are not finished: ")
+    assert last.endswith(f"{experiment / 'seed7'}, 2 more.")
+    for kind in ("markdown", "csv", "json", "html"):
+        assert "not finished" not in report(tmp_path, "--format", kind)[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("-o", "x.pdf"), "x.pdf: a name that ends in .txt or .md or"),
+        (("-o", "x"), "x: a name that ends in"),
+        (("-o", "x.html", "--format", "csv"), "x.html: by its ending html, but --format says csv"),
+    ],
+)
+def test_a_file_whose_ending_says_no_format_or_another_one_is_refused(
+    arguments: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    report: Report,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    three_seeds(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    status, _, warned = report(tmp_path, *arguments)
+    assert (status, said in warned) == (2, True)
+    assert not list(tmp_path.glob("x*"))
 
 
 def test_an_experiment_is_called_by_the_name_it_was_started_with(

@@ -95,6 +95,26 @@ def test_a_search_keeps_its_study_and_takes_a_run_that_diverges_for_infinitely_b
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_study_is_that_of_one_configuration_wherever_it_is_computed(
+    tmp_path: Path, command: Command
+) -> None:
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "mine.yaml").write_text(SEARCH.replace("choice(1e-3, 1e30)", "choice(1e-3)"))
+    first = "-m", "--config-dir", str(tmp_path), "search=mine", "schedule.epochs=1", "evaluators.samples=null"
+    for more, studies in (
+        (TINY, 1),
+        (("device=cpu", "logging.every=9", *reversed(TINY), "hydra.sweeper.n_trials=1"), 1),
+        ((*TINY, "data.labels=50"), 2),
+        ((*TINY, "seed=1"), 3),
+    ):
+        assert command(*first, *more)[0] == 0
+        with contextlib.closing(sqlite3.connect(tmp_path / "runs" / "search.db")) as study:
+            names = [name for (name,) in study.execute("select study_name from studies")]
+        assert len(names) == studies
+    assert all(name.startswith("digits_semi_supervised_mine_") for name in names)
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("classes", "states"), [("1${hydra:job.num}", ["COMPLETE", "COMPLETE"]), ("11", ["FAIL"])]
 )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import aae_runner
-from aae_runner import gallery
+from aae_runner import gallery, toolbox
 from aae_runner.config import choices
 from aae_runner.data import normalize
 from aae_runner.errors import ConfigError
@@ -129,6 +129,12 @@ def test_a_folder_of_pictures_is_encoded_as_its_pixels_are(run: Run, aae: Toolbo
         assert codes["paths"].tolist() == ["a.png", "b/c/d.png", "e.png"]
         for name, expected in opened.encode(x).items():
             np.testing.assert_allclose(codes[name], expected, rtol=1e-5, atol=1e-6)
+    assert "another size" not in said
+    Image.fromarray(np.zeros((9, 8), np.uint8)).save(tmp_path / "own" / "larger.png")
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "own" / "red.png")
+    status, said = aae("encode", opened.folder, tmp_path / "own", "-o", tmp_path / "codes.npz")
+    assert (status, said.count("another size")) == (0, 1)
+    assert "2 of 5 pictures had another size or color" in said
     (tmp_path / "own" / "a.png").write_bytes(b"torn")
     status, said = aae("encode", opened.folder, tmp_path / "own", "-o", tmp_path / "more.npz")
     assert (status, "a.png: damaged" in said) == (3, True)
@@ -172,6 +178,32 @@ def test_a_picture_is_what_its_ending_says(
     file = tmp_path / f"samples.{ending}"
     assert aae("sample", run("semi_supervised").folder, "-n", "4", "-o", file)[0] == 0
     assert file.read_bytes().startswith(beginning)
+
+
+def test_the_version_goes_where_output_goes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["aae", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        toolbox.main()
+    said = capsys.readouterr()
+    assert (ended.value.code, said.err) == (0, "")
+    assert said.out.startswith(f"aae-runner {aae_runner.__version__}, torch ")
+    assert "1 threads" not in said.out
+
+
+def test_a_place_that_cannot_be_written_is_named_with_its_cause_and_no_free_space(
+    run: Run, aae: Toolbox
+) -> None:
+    for arguments in (
+        ("sample", run("semi_supervised").folder, "-n", "1", "-o", "/dev/null/x.png"),
+        ("data", "fetch", "mnist", "--root", "/dev/null/x"),
+        ("data", "fetch", "svhn", "--root", "/dev/null/x"),
+    ):
+        status, said = aae(*arguments)
+        assert (status, "cannot be written (/dev/null is no folder)" in said) == (6, True), said
+        assert "free" not in said
+        assert "downloaded (" not in said
 
 
 def test_every_data_set_is_listed_with_its_first_comment_and_its_place(aae: Toolbox, tmp_path: Path) -> None:
@@ -230,6 +262,11 @@ def test_verifying_reads_with_checksums_and_fetching_leaves_alone_what_is_sound(
         (("smaple", "RUN"), (2, "there is no smaple. Did you mean sample?")),
         (("data", "fech", "mnist"), (2, "there is no fech. Did you mean fetch?")),
         (("sample", "RUN", "--sede=3"), (2, "there is no --sede. Did you mean --seed?")),
+        (("evaluate", "RUN", "--config-dir", "nosuch"), (2, "nosuch: no such folder")),
+        (("data", "list", "--config-dir", "nosuch"), (2, "nosuch: no such folder")),
+        (("evaluate", "RUN", "--trust", "nosuch.part"), (2, "there is no module nosuch.part")),
+        (("data", "verify", "digits", "--trust", ""), (2, "there is no module .")),
+        (("data", "verify"), (2, "required: NAME\n")),
         (("sample", "RUN", "RUN"), (2, "one argument too many")),
         (("report", "--format", "cvs"), (2, "there is no cvs. Did you mean csv?")),
     ],
@@ -247,7 +284,8 @@ def test_a_wrong_use_is_a_sentence_with_its_status_and_leaves_nothing(
     assert [path.name for path in cwd.iterdir()] == ["file"]
 
 
-def test_an_unfinished_run_is_told_from_no_run(aae: Toolbox, tmp_path: Path) -> None:
-    (tmp_path / "checkpoints").mkdir()
+@pytest.mark.parametrize("left", ["checkpoints", "run.log", ".hydra"])  # the latter before a state is saved
+def test_an_unfinished_run_is_told_from_no_run(aae: Toolbox, tmp_path: Path, left: str) -> None:
+    (tmp_path / left).mkdir()
     status, said = aae("sample", tmp_path)
     assert (status, "not finished; the command that started it continues it" in said) == (2, True)

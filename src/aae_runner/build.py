@@ -25,6 +25,19 @@ OURS = (
 """Modules whose classes a config may name without being told to trust them; none writes to a disk."""
 
 
+def refuse_absent(folders: Sequence[Path]) -> None:
+    """Of the user's config folders.
+
+    Raises:
+        ConfigError: one does not exist.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(
+                f"{folder}: no such folder. Name one that holds groups, such as prior/mine.yaml."
+            )
+
+
 @dataclass(frozen=True)
 class Builder:
     """Builds components from trusted places only.
@@ -39,7 +52,17 @@ class Builder:
     folders: Sequence[Path] = field(default=())
 
     def __post_init__(self) -> None:
+        """Makes the folders' modules importable.
+
+        Raises:
+            ConfigError: there is no such folder or module.
+        """
+        refuse_absent(self.folders)
         sys.path += [str(folder) for folder in self.folders if str(folder) not in sys.path]
+        for name in self.trusted:
+            top = name.partition(".")[0]
+            if not top or (top not in sys.modules and importlib.util.find_spec(top) is None):
+                raise ConfigError(f"trusted: there is no module {name}. Name one that Python finds.")
 
     def __call__(self, node: Component, key: str, /, *context: Any) -> Any:
         """The object that `node` describes.

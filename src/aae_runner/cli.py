@@ -2,6 +2,8 @@
 
 import argparse
 import contextlib
+import hashlib
+import json
 import math
 import os
 import sys
@@ -18,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from aae_runner.config import CONF, choices, nearest
+from aae_runner.config import CONF, CONSTANT_KEYS, choices, nearest
 from aae_runner.disk import unwritable, write
 from aae_runner.errors import AAEError, ConfigError, DiskError, Interrupted, NumericalError
 from aae_runner.launch import explain, launch, left_to_jobs, refuse
@@ -56,6 +58,22 @@ def _groups_help() -> str:
 
 
 OmegaConf.register_new_resolver("aae.groups", _groups_help, replace=True)
+
+
+def _settings_digest(_root_: DictConfig) -> str:
+    """Ten hexadecimal digits of the overrides of a command that change what its runs learn, in any order."""
+    left_out = {*CONSTANT_KEYS} - {"seed", "schedule.epochs", "objective"}
+    texts: Any = OmegaConf.to_container(_root_.hydra.overrides.task, resolve=False)
+    kept = []
+    for text in texts:
+        key = text.partition("=")[0].lstrip("+~")
+        named = key in ("data", "variant", "search")  # beside the digest
+        if not named and not {key, key.partition(".")[0]} & left_out:
+            kept.append(text)
+    return hashlib.sha256(json.dumps(sorted(kept)).encode()).hexdigest()[:10]
+
+
+OmegaConf.register_new_resolver("aae.settings", _settings_digest, replace=True)
 
 
 class _Ended(BaseException):

@@ -1,6 +1,7 @@
 """Files that are whole or not there at all, and the lock of a run folder."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import platform
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from aae_runner.errors import DiskError, RunInUseError
+
+FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
+"""Errors that mean a lack of room."""
 
 
 @contextlib.contextmanager
@@ -49,16 +53,26 @@ def write(path: Path, content: bytes) -> None:
 
 
 def unwritable(path: Path, error: OSError, needed: int | None = None) -> DiskError:
-    """What to say of a file that cannot be written: why, how much was needed (bytes), how much is free."""
+    """What to say of a file that cannot be written: why, and what to do.
+
+    Args:
+        path: of the file.
+        error: what happened.
+        needed: its bytes, which are said with those that are free where room is what is missing.
+    """
     folder = path.parent
-    while not folder.exists():
+    while not os.path.exists(folder):  # noqa: PTH110 - unlike Path.exists, no error where one may not look
         folder = folder.parent
+    reason = error.strerror if folder.is_dir() else f"{folder} is no folder"
+    another = "another place (runs=FOLDER, -o FILE; of data: data.root=FOLDER, --root FOLDER)"
+    if error.errno not in FULL:
+        return DiskError(f"{path}: cannot be written ({reason}). Choose {another}.")
     status = os.statvfs(folder)
     free = status.f_bavail * status.f_frsize / 2**20
     need = "" if needed is None else f"{needed / 2**20:,.1f} MiB were needed; "
     return DiskError(
-        f"{path}: cannot be written ({error.strerror}). {need}{folder} has {free:,.0f} MiB free. "
-        "Choose another place (runs=FOLDER, -o FILE), or make room where that is what is missing."
+        f"{path}: cannot be written ({reason}). {need}{folder} has {free:,.0f} MiB free. "
+        f"Make room, or choose {another}."
     )
 
 

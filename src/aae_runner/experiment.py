@@ -220,9 +220,10 @@ def prepare(config: Config, build: Builder) -> Experiment:
         _schedule(config, build, name, phase, engine=engine, steps_per_epoch=data.steps_per_epoch)
         for name, phase in parts.phases.items()
     ]
+    threads = torch.get_num_threads()
     arithmetic = (
         f"Matrix products at precision {precision} (relative error {error:.0e}), on {device}, "
-        f"{torch.get_num_threads()} threads, engine {engine.name}"
+        f"{threads} thread{'' if threads == 1 else 's'}, engine {engine.name}"
         + (", updates in bfloat16 (autocast)." if config.autocast else ".")
     )
     return Experiment(config, data, parts.model, parts.priors, phases, parts.evaluators, engine, arithmetic)

@@ -277,8 +277,9 @@ def open_run(
     folder = Path(folder)
     for name in ("results.json", "model.safetensors"):
         if not (folder / name).is_file():
+            begun = any((folder / name).exists() for name in (".hydra", "run.log", "checkpoints"))
             unfinished = "not finished; the command that started it continues it"
-            why = unfinished if (folder / "checkpoints").is_dir() else "no finished run"
+            why = unfinished if begun else "no finished run"
             raise ConfigError(f"{folder}: {why} (no {name}). `aae report` lists finished ones.")
     try:
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))

@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from aae_runner.build import Builder
+from aae_runner.build import Builder, refuse_absent
 from aae_runner.config import CONF, choices, identity, nearest, settle
 from aae_runner.errors import ConfigError
 
@@ -70,11 +70,7 @@ def compose(overrides: Sequence[str], folders: Sequence[Path] = ()) -> tuple[Dic
     Raises:
         ConfigError: Hydra cannot compose them.
     """
-    for folder in folders:
-        if not folder.is_dir():
-            raise ConfigError(
-                f"{folder}: no such folder. Name one that holds groups, such as prior/mine.yaml."
-            )
+    refuse_absent(folders)
     refuse(overrides, folders)
     places = json.dumps([f"file://{folder}" for folder in folders], ensure_ascii=False)  # quoted for Hydra
     try:

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from html import escape
 from pathlib import Path
@@ -17,7 +17,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from aae_runner.summary import Row, Series, is_share, rows
+from aae_runner.summary import Row, Series, is_share, plain, rows
 
 _NAMES = {
     "test/error_rate": "test error",
@@ -121,6 +121,16 @@ def seeds_table(series: Iterable[Series]) -> str:
         about = [Text(text) for text in (heading, one.settings, said(one)) if text]
         console.print(*about, table, sep="\n")
     return "".join(f"{line.rstrip()}\n" for line in text.getvalue().rstrip().splitlines())
+
+
+def waiting(folders: Sequence[Path]) -> str:
+    """A line that names runs which are not finished, the first five of them; empty where there is none."""
+    if not folders:
+        return ""
+    named = [str(plain(str(folder))) for folder in folders[:5]]
+    more = [f"{len(folders) - 5:,} more"] if len(folders) > 5 else []
+    verb = "is" if len(folders) == 1 else "are"
+    return f"{counted(len(folders), 'run')} {verb} not finished: {', '.join(named + more)}.\n"
 
 
 def markdown(series: Iterable[Series]) -> str:

@@ -6,7 +6,7 @@ import os
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,23 @@ from aae_runner.errors import AAEError, ConfigError
 UNTOLD = {*CONSTANT_KEYS, "prior"}
 """Keys in which runs of two identities may be alike; `priors` has the prior where it is used."""
 
+BEGUN = "run.log", "checkpoints"
+"""What a run leaves in its folder before it is finished."""
+
+Group = tuple[str, str, int]
+"""What the runs of a series share: identity, fingerprint of the data, epochs."""
+
 
 @dataclass(frozen=True)
 class Run:
     """A finished run, as its folder tells it; the folder may be a stranger's, so all is checked or plain."""
 
     folder: Path
+    identity: str
+    """Of its config; see `config.identity`."""
+    data: str
+    """Fingerprint of its data."""
+    seed: int
     experiment: str | None
     """NAME, where it was started with experiment=NAME."""
     epochs: int
@@ -41,16 +52,17 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Such as seed0."""
-        return str(plain(self.folder.name))
+        """Such as seed0, whatever its folder is called now."""
+        return f"seed{self.seed}"
 
 
 @dataclass(frozen=True)
 class Series:
-    """Runs of one config and length, which differ in their seed."""
+    """Runs of one config, data and length, each of another seed; their results say so, not their folders."""
 
     folder: str
-    """Their common one, relative to where the report looks; data set, variant and identity in any case."""
+    """That of the first, relative to where the report looks: data set, variant and identity, or, where a run
+    was moved elsewhere, the folder that holds it and the identity."""
     settings: str
     """What the other series of the experiment, data set and variant have otherwise: KEY=VALUE KEY=VALUE."""
     runs: list[Run]
@@ -101,7 +113,8 @@ def read_series(roots: Sequence[Path]) -> tuple[list[Series], list[str]]:
         roots: folders; one may lie in another, or be a run itself.
 
     Returns:
-        The runs by experiment and length, and a sentence for each results.json that cannot be read.
+        The runs by what they learned and how long, and a sentence for each that is left out: its results.json
+        cannot be read, or it has the seed of another one, as a copy has.
 
     Raises:
         ConfigError: a folder does not exist, or there is no finished run in any.
@@ -110,9 +123,9 @@ def read_series(roots: Sequence[Path]) -> tuple[list[Series], list[str]]:
         if not root.is_dir():
             raise ConfigError(f"{root}: there is no such folder. Name the one given as runs=FOLDER.")
     folders = {path.parent.resolve() for root in roots for path in root.rglob("results.json")}
-    groups: dict[tuple[Path, int], list[Run]] = defaultdict(list)
-    damaged = []
-    for folder in sorted(folders, key=lambda one: (one.parent, len(one.name), one.name)):  # seed2, seed10
+    groups: dict[Group, dict[int, Run]] = defaultdict(dict)
+    left_out = []
+    for folder in sorted(folders, key=_order):
         if "~" in folder.name:
             continue
         try:
@@ -127,19 +140,30 @@ def read_series(roots: Sequence[Path]) -> tuple[list[Series], list[str]]:
             ValueError,
         ) as error:
             reason = " ".join(str(error).split())
-            damaged.append(plain(f"{folder / 'results.json'}: damaged ({reason}), so it is left out."))
-        else:
-            groups[folder.parent, run.epochs].append(run)
+            left_out.append(plain(f"{folder / 'results.json'}: damaged ({reason}), so it is left out."))
+            continue
+        first = groups[run.identity, run.data, run.epochs].setdefault(run.seed, run)
+        if first is not run:
+            left_out.append(
+                plain(f"{folder}: the same configuration and seed as {first.folder}, so it is left out.")
+            )
     if not groups:
         where = ", ".join(map(str, roots))
         said = f"{where}: holds no finished run. Name the folder given as runs=FOLDER."
-        raise ConfigError("\n".join([*damaged, said]))
-    base = os.path.commonpath([root.resolve() for root in roots])
-    settings = _settings(groups)
+        raise ConfigError("\n".join([*left_out, said]))
+    base = Path(os.path.commonpath([root.resolve() for root in roots]))
+    sorted_runs = [[runs[seed] for seed in sorted(runs)] for runs in groups.values()]
+    names = [plain(_called(runs[0], base)) for runs in sorted_runs]
     return [
-        Series(plain(_called(folder, base)), settings[folder, epochs], runs)
-        for (folder, epochs), runs in groups.items()
-    ], damaged
+        Series(*one) for one in zip(names, _settings(names, sorted_runs), sorted_runs, strict=True)
+    ], left_out
+
+
+def unfinished(roots: Sequence[Path]) -> list[Path]:
+    """The folders of runs that have begun and have no results yet, but for those moved aside."""
+    begun = {path.parent for root in roots for name in BEGUN for path in root.rglob(name)}
+    found = {one.resolve(): one for one in sorted(begun) if not (one / "results.json").exists()}
+    return [one for one in found.values() if "~" not in one.resolve().name]
 
 
 def rows(series: Iterable[Series]) -> list[Row]:
@@ -166,30 +190,45 @@ def is_share(tag: str) -> bool:
     return tag.endswith(("_rate", "_accuracy"))
 
 
-def _called(folder: Path, base: str) -> str:
-    shown = folder.relative_to(base).parts if folder.is_relative_to(base) else ()
-    return str(Path(*(shown if len(shown) > 3 else folder.parts[-3:])))
+def _order(folder: Path) -> tuple[Any, ...]:
+    """Runs under their own name come before copies under another, seed2 before seed10."""
+    return not folder.name.startswith("seed"), folder.parent, len(folder.name), folder.name
 
 
-def _settings(groups: Mapping[tuple[Path, int], list[Run]]) -> dict[tuple[Path, int], str]:
-    """What differs among groups of one experiment, data set and variant, as one writes it.
+def _called(run: Run, base: Path) -> str:
+    parent = run.folder.parent
+    shown = parent.relative_to(base).parts if parent.is_relative_to(base) else ()
+    own = parent.parts[1:]  # no name begins at the root
+    if parent.name == run.identity:
+        return "/".join(shown if len(shown) > 3 else own[-3:])
+    return "/".join([*(shown or own[-1:]), run.identity])
+
+
+def _settings(names: Sequence[str], series: Sequence[Sequence[Run]]) -> list[str]:
+    """What differs among series of one experiment, data set and variant, as one writes it.
 
     Evaluators count only where nothing else tells two identities apart.
+
+    Args:
+        names: of the series' folders.
+        series: their runs.
     """
-    alike: dict[Any, list[tuple[Path, int]]] = defaultdict(list)
-    for group, (first, *_) in groups.items():
-        alike[first.experiment, group[0].parts[-3:-1]].append(group)
-    told: dict[tuple[Path, int], str] = {}
-    for some in alike.values():
+    alike: dict[Any, list[int]] = defaultdict(list)
+    for place, (name, (first, *_)) in enumerate(zip(names, series, strict=True)):
+        alike[first.experiment, *name.split("/")[-3:-1]].append(place)
+    told = [""] * len(series)
+    for places in alike.values():
+        firsts = [series[place][0] for place in places]
         for left_out in ({*UNTOLD, "evaluators"}, UNTOLD):
-            found = differences([groups[group][0].config for group in some], left_out)
+            found = differences([run.config for run in firsts], left_out)
             texts = [
                 " ".join(f"{key}={values[place]}" for key, values in found.items())
-                for place in range(len(some))
+                for place in range(len(firsts))
             ]
-            if len(set(texts)) == len({folder.name for folder, _ in some}):
+            if len(set(texts)) == len({run.identity for run in firsts}):
                 break
-        told |= dict(zip(some, texts, strict=True))
+        for place, text in zip(places, texts, strict=True):
+            told[place] = text
     return told
 
 
@@ -227,6 +266,9 @@ def _read(folder: Path) -> Run:
             raise ValueError(f"{name} is {value}")
     return Run(
         folder,
+        str(results["identity"]),
+        str(results["data"]["fingerprint"]),
+        int(results["config"]["seed"]),
         _experiment(folder / ".hydra" / "overrides.yaml"),
         int(results["epochs"]),
         metrics,

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from aae_runner.data import Images, Splits
+from aae_runner.disk import FULL, unwritable
 from aae_runner.errors import DataError
 
 log = logging.getLogger("aae_runner")
@@ -65,6 +66,7 @@ def fetch(urls: Sequence[str], path: Path, md5: str) -> None:
 
     Raises:
         DataError: none of the places gives it whole.
+        DiskError: it cannot be written.
     """
     from torchvision.datasets.utils import download_url
 
@@ -73,6 +75,10 @@ def fetch(urls: Sequence[str], path: Path, md5: str) -> None:
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SILENCE)
     try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(path, error) from error
         for url in urls:
             try:
                 download_url(url, str(folder), path.name, md5)
@@ -80,6 +86,8 @@ def fetch(urls: Sequence[str], path: Path, md5: str) -> None:
                     path.replace(path.with_name(f"{path.name}.damaged"))
                 (folder / path.name).replace(path)
             except (OSError, RuntimeError, HTTPException) as error:
+                if isinstance(error, OSError) and error.errno in FULL:
+                    raise unwritable(path, error) from error
                 problems.append(f"{url}: {' '.join(str(error).split())}")
             else:
                 return

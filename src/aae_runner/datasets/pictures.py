@@ -82,7 +82,7 @@ class Pictures:
             pass
         except Exception as error:  # whatever a damaged byte leads to
             log.warning("%s cannot be used (%s); the pictures are read again.", kept, error)
-        x = read_pictures(files, self.shape)
+        x, _ = read_pictures(files, self.shape)
         try:
             with written(kept) as file:
                 np.savez(file, x=x)
@@ -92,21 +92,22 @@ class Pictures:
         return x
 
 
-def read_pictures(files: Sequence[Path], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """The pixels (N, C, H, W) of pictures, each resized to a shape (C, H, W).
+def read_pictures(files: Sequence[Path], shape: tuple[int, int, int]) -> tuple[NDArray[np.uint8], int]:
+    """The pixels (N, C, H, W) of pictures, each resized to a shape (C, H, W), and how many were not of it.
 
     Raises:
         DataError: one cannot be read.
     """
     x = np.empty((len(files), *shape), np.uint8)
-    console = Console()
+    console, others = Console(), 0
     with ThreadPoolExecutor() as pool:  # decoding releases Python's lock
         read = pool.map(lambda path: _picture(path, shape), files)
         shown = track(read, "reading pictures", len(files), console=console, transient=True,
                       disable=not console.is_terminal)  # fmt: skip
-        for place, pixels in enumerate(shown):
+        for place, (pixels, other) in enumerate(shown):
             x[place] = pixels
-    return x
+            others += other
+    return x, others
 
 
 def find_pictures(folder: Path) -> list[Path]:
@@ -143,16 +144,19 @@ def _state(path: Path, root: Path) -> tuple[str, int, int]:
     return path.relative_to(root).as_posix(), state.st_size, state.st_mtime_ns
 
 
-def _picture(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+def _picture(path: Path, shape: tuple[int, int, int]) -> tuple[NDArray[np.uint8], bool]:
+    """Its pixels in a shape, and whether it had another size, or was of color or gray where that is not."""
     channels, height, width = shape
     try:
         with Image.open(path) as opened:
             if opened.mode.startswith(("I", "F")):  # PIL would clip them to white
                 raise ValueError("more than 8 bits a channel")
+            same = opened.mode in (("1", "L") if channels == 1 else ("RGB", "P"))
             upright = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
+        other = not same or upright.size != (width, height)
         # bilinear over the whole area that a pixel covers: no aliasing, no ringing
         pixels = np.asarray(upright.resize((width, height), Image.Resampling.BILINEAR))
     except Exception as error:  # PIL's readers raise whatever a damaged byte leads them to
         problem = f"damaged or no picture that can be read ({error})"
         raise fail(path, problem, "Save it anew with 8 bits a channel, or remove it.") from error
-    return pixels.reshape(height, width, channels).transpose(2, 0, 1)
+    return pixels.reshape(height, width, channels).transpose(2, 0, 1), other

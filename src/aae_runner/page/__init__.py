@@ -25,6 +25,7 @@ _LARGEST = 1600
 """Pixels of the longer side of a picture; what is larger is scaled down."""
 _CAPTIONS = {
     "cluster_gallery": "Clusters: the head of each, decoded from z = 0, and test images that fall into it",
+    "confusion": "Classes of the test images (rows) and what they are taken for (columns), per cent of a row",
     "latent_map": "Codes of the test images over their prior; lines hold 50, 90 and 99 % of it",
     "manifold": "The decoder over the percentiles of the prior",
     "reconstructions": "Test images and, below each, its reconstruction",
@@ -63,7 +64,13 @@ def page(series: Sequence[Series]) -> str:
         *(_section(one, number) for number, one in enumerate(series, 1)),
         *_compared(series),
         element("h2", "Environment"),
-        *_environment({f"{one.name} {run.name}": run.environment for one in series for run in one.runs}),
+        *_environment(
+            {
+                f"{number} {one.name} {run.name}": run.environment
+                for number, one in enumerate(series, 1)
+                for run in one.runs
+            }
+        ),
     )
     whole = element("html", head, element("body", main, element("script", script)), lang="en")
     return "<!doctype html>\n" + tostring(whole, encoding="unicode", method="html") + "\n"

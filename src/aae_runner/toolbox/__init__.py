@@ -35,10 +35,13 @@ class _Version(argparse.Action):
         import torch
 
         import aae_runner
+        from aae_runner.report import counted
 
         gpu = torch.cuda.is_available()
-        device = torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads"
-        parser.exit(message=f"aae-runner {aae_runner.__version__}, torch {torch.__version__}, {device}\n")
+        threads = counted(torch.get_num_threads(), "thread")
+        device = torch.cuda.get_device_name() if gpu else f"CPU, {threads}"
+        print(f"aae-runner {aae_runner.__version__}, torch {torch.__version__}, {device}")
+        parser.exit()
 
 
 def _from(low: int, high: int) -> Callable[[str], int]:
@@ -75,10 +78,13 @@ def _parser() -> _Parser:
     )
     report.add_argument(
         "--format",
-        choices=("table", *does.ENDINGS.values()),
+        choices=tuple(does.ENDINGS.values()),
         help="(default: by the ending of FILE, or table)",
     )
-    report.add_argument("-o", "--output", type=Path, metavar="FILE", help="the file (default: the terminal)")
+    report.add_argument(
+        "-o", "--output", type=_ending(*does.ENDINGS), metavar="FILE",
+        help=f"the file, {', '.join(does.ENDINGS)} (default: the terminal)",
+    )  # fmt: skip
 
     compare = _add(commands, "compare", does.compare, "the codes of runs, side by side over their priors")
     compare.add_argument(
@@ -144,7 +150,9 @@ def _data(commands: "argparse._SubParsersAction[_Parser]") -> None:
     verify.set_defaults(download=False)
     for one in (fetch, verify):
         one.add_argument("name", metavar="NAME", help="of the data set")
-        one.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as data.shape=[1,48,48]")
+        one.add_argument(
+            "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="such as data.shape=[1,48,48]"
+        )
         _yours(one)
     _config_dir(listed)
     for one in (listed, fetch, verify):

@@ -15,8 +15,8 @@ if TYPE_CHECKING:  # torch is imported late: help and mistakes are instant
 
     from aae_runner.finished import Finished
 
-ENDINGS = {".md": "markdown", ".csv": "csv", ".json": "json", ".html": "html"}
-"""What a report is written as, where only its file is named."""
+ENDINGS = {".txt": "table", ".md": "markdown", ".csv": "csv", ".json": "json", ".html": "html"}
+"""What a report is written as, by the ending of its file."""
 PICTURES = (".png", ".pdf", ".svg")
 """What a picture may be."""
 FORMATS = {"torch-export": ".pt2", "safetensors": ".safetensors"}
@@ -26,14 +26,20 @@ FORMATS = {"torch-export": ".pt2", "safetensors": ".safetensors"}
 def report(arguments: Namespace) -> None:
     """Final metrics of all runs."""
     from aae_runner.page import page
-    from aae_runner.report import as_json, comma_separated, markdown, seeds_table
-    from aae_runner.summary import read_series
+    from aae_runner.report import as_json, comma_separated, markdown, seeds_table, waiting
+    from aae_runner.summary import read_series, unfinished
 
-    series, damaged = read_series(arguments.runs)
-    for sentence in damaged:
-        print(f"aae: {sentence}", file=sys.stderr)
     output: Path | None = arguments.output
-    kind = arguments.format or ENDINGS.get(output.suffix if output else "", "table")
+    by_ending = ENDINGS[output.suffix] if output else None
+    kind = arguments.format or by_ending or "table"
+    if by_ending not in (None, kind):
+        raise ConfigError(
+            f"-o {output}: by its ending {by_ending}, but --format says {kind}. Leave --format out, or give "
+            "the file another ending."
+        )
+    series, left_out = read_series(arguments.runs)
+    for sentence in left_out:
+        print(f"aae: {sentence}", file=sys.stderr)
     shown = {
         "table": seeds_table,
         "markdown": markdown,
@@ -43,6 +49,8 @@ def report(arguments: Namespace) -> None:
     }
     text = shown[kind](series)
     if output is None:
+        if kind == "table" and (line := waiting(unfinished(arguments.runs))):
+            text += f"\n{line}"
         print(text, end="", flush=True)
     else:
         write(output, text.encode())
@@ -112,7 +120,15 @@ def encode(arguments: Namespace) -> None:
             f"{run.folder}: its images have {run.shape[0]} channels; those of pictures are 1 or 3."
         )
     paths = find_pictures(folder)
-    codes = run.encode(torch.from_numpy(read_pictures(paths, run.shape)))
+    x, others = read_pictures(paths, run.shape)
+    if others:
+        shape = "x".join(map(str, run.shape))
+        print(
+            f"aae: {others:,} of {len(paths):,} pictures had another size or color than the run's, and "
+            f"were brought to {shape}.",
+            file=sys.stderr,
+        )
+    codes = run.encode(torch.from_numpy(x))
     arrays: dict[str, Any] = {name: code.numpy() for name, code in codes.items()}
     arrays["paths"] = np.array([path.relative_to(folder).as_posix() for path in paths])
     with written(arguments.output) as file:
