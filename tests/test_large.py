@@ -41,7 +41,7 @@ def test_svhn_of_official_size_with_its_extra_part_trains_within_3_gigabytes(tmp
         write_mat(tmp_path / f"{part}_32x32.mat", n)
     process = subprocess.Popen(
         [sys.executable, "-m", "aae_runner", "data=svhn", f"data.root={tmp_path}", "data.checksums=false",
-         "data.extra=true", "schedule.epochs=1", *TINY, f"runs={tmp_path / 'runs'}"],
+         "data.extra=true", "schedule.batch=200", "schedule.epochs=1", *TINY, f"runs={tmp_path / 'runs'}"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     _, status, usage = os.wait4(process.pid, 0)
