@@ -30,11 +30,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from peers import pythae, textbook
 from rich.console import Console
-from rich.table import Table
+from shown import comparison_plot, comparison_table, scaling_plot, scaling_table
 from torch.utils.flop_counter import FlopCounterMode
 
 from aae_runner.build import Builder
@@ -59,6 +58,7 @@ class Rival:
 
     name: str
     precision: str
+    """Of its products: highest, medium or bfloat16."""
     make: tuple[Any, ...]
     """What its process calls to get its loop, and the arguments."""
     process: ProcessPoolExecutor | None = None
@@ -181,20 +181,17 @@ def compare(width: int, batch: int, engines: list[str], folder: Path) -> dict[st
     first = ours(folder, [*shape, "precision=highest"])
     device = first.data.device
     fastest, _ = choose_precision("auto", device)
-    settings: list[tuple[str, str, list[str]]] = [("eager", "highest", [])]
-    settings += [(engine, fastest, []) for engine in engines]
-    if has_bfloat16(device):
-        settings.append((engines[-1], fastest, ["autocast=true"]))
-
+    settings = [("eager", "highest"), *((engine, fastest) for engine in engines)]
+    settings += [(engines[-1], "bfloat16")] * has_bfloat16(device)
     rivals = [Rival("textbook", "highest", (textbook, images, width, batch, device))]
     if find_spec("pythae"):
         rivals.append(Rival("pythae", "highest", (pythae, images, width, batch, device)))
     else:
         print("pythae is not installed (extra `bench`), so it is left out.", file=sys.stderr)
-    for engine, precision, more in settings:
-        name = f"ours, {engine}, {'bfloat16 (autocast)' if more else precision}"
-        overrides = [*shape, f"engine={engine}", f"precision={precision}", *more]
-        rivals.append(Rival(name, precision, (training, folder, overrides)))
+    for engine, precision in settings:
+        how = f"precision={precision}" if precision != "bfloat16" else "autocast=true"
+        make = training, folder, [*shape, f"engine={engine}", how]
+        rivals.append(Rival(f"ours, {engine}, {precision}", precision, make))
     for number in range(ROUNDS):
         print(f"round {number + 1} of {ROUNDS}", end="\r", file=sys.stderr)
         for one in rivals:
@@ -210,8 +207,7 @@ def compare(width: int, batch: int, engines: list[str], folder: Path) -> dict[st
     torch.set_float32_matmul_precision(fastest)
     rows = []
     for one in rivals:
-        kind = "bfloat16" if "bfloat16" in one.name else one.precision
-        most = peak(kind, device)
+        most = peak(one.precision, device)
         rows.append({
             "name": one.name, "wall": one.wall, "cpu": one.cpu,
             "images_per_second": batch / statistics.median(one.wall) * 1e3,
@@ -262,67 +258,6 @@ def scaling() -> dict[str, list[dict[str, Any]]]:
                 found.setdefault(name, []).append(row)
                 print(row, file=sys.stderr)
     return found
-
-
-def comparison_table(found: dict[str, Any]) -> Table:
-    """Medians, and of wall time also the quartiles."""
-    title = (
-        f"784-{found['width']}-{found['width']}-8, batch {found['batch']}, {found['environment']['device']}"
-    )
-    columns = ("", "ms a step", "CPU ms", "images/s", "x textbook", "by CPU time", "x pythae", "of peak")
-    table = Table(*columns, title=title)
-    for row in found["rows"]:
-        low, middle, high = statistics.quantiles(row["wall"], n=4)
-        table.add_row(
-            row["name"],
-            f"{middle:.1f} ({low:.1f} to {high:.1f})",
-            f"{statistics.median(row['cpu']):.1f}",
-            f"{row['images_per_second']:,.0f}",
-            f"{row['times_textbook']:.2f}",
-            f"{row['times_textbook_cpu']:.2f}",
-            "" if row["times_pythae"] is None else f"{row['times_pythae']:.2f}",
-            f"{row['share_of_peak']:.0%}",
-        )  # fmt: skip
-    return table
-
-
-def scaling_table(found: dict[str, list[dict[str, Any]]]) -> Table:
-    """A line for each setting."""
-    table = Table("", "ms a step", "images/s", "MB")
-    for name, rows in found.items():
-        for row in rows:
-            batch = row[name] if name == "batch" else 100
-            speed = batch / row["milliseconds"] * 1e3
-            figures = f"{row['milliseconds']:.1f}", f"{speed:,.0f}", f"{row['megabytes']:,.0f}"
-            table.add_row(f"{name} {row[name]:,}", *figures)
-    return table
-
-
-def comparison_plot(found: dict[str, Any]) -> Figure:
-    """Milliseconds a step, a bar for each rival."""
-    figure = Figure(figsize=(7, 0.5 * len(found["rows"]) + 1), layout="constrained", dpi=120)
-    axes = figure.add_subplot()
-    names = [row["name"] for row in found["rows"]]
-    medians = [statistics.median(row["wall"]) for row in found["rows"]]
-    axes.barh(names, medians, color=["#999999" if not n.startswith("ours") else "#0072b2" for n in names])
-    for k, row in enumerate(found["rows"]):
-        axes.text(medians[k], k, f" {row['times_textbook']:.2f}x", va="center")
-    axes.invert_yaxis()
-    axes.margins(x=0.12)
-    axes.set_xlabel("milliseconds a step (median)")
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
-def scaling_plot(found: dict[str, list[dict[str, Any]]]) -> Figure:
-    """Milliseconds a step and megabytes over each number."""
-    figure = Figure(figsize=(9, 5), layout="constrained", dpi=120)
-    for k, (name, rows) in enumerate(found.items()):
-        for line, unit in enumerate(("milliseconds", "megabytes")):
-            axes = figure.add_subplot(2, len(found), line * len(found) + k + 1)
-            axes.plot([row[name] for row in rows], [row[unit] for row in rows], "o-", color="#0072b2")
-            axes.set(xscale="log", yscale="log", xlabel=name, ylabel=unit if k == 0 else "")
-    return figure
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from aae_runner.build import Builder
 from aae_runner.config import CONF, Config, settle
 from aae_runner.experiment import Experiment, prepare
 from aae_runner.finished import Finished
+from aae_runner.summary import Series, read_series
 
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start
@@ -180,3 +181,10 @@ def svhn_root(tmp_path: Path) -> Path:
         labels = (np.arange(n) % 10 + 1).astype(np.uint8).reshape(-1, 1)
         scipy.io.savemat(folder / f"{part}_32x32.mat", {"X": pixels, "y": labels})
     return folder
+
+
+def three_seeds(runs: Path) -> list[Series]:
+    """Three finished runs of one config."""
+    for seed, rate in enumerate((0.01, 0.02, 0.04)):
+        finished(runs / "digits" / "basic" / "0123456789" / f"seed{seed}", rate)
+    return read_series([runs])[0]

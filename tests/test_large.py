@@ -36,7 +36,7 @@ def write_mat(path: Path, n: int) -> None:
     path.write_bytes(header + struct.pack("<2I", 15, len(content)) + content + y)
 
 
-def test_svhn_of_official_size_with_its_extra_part_trains_within_3_gigabytes(tmp_path: Path) -> None:
+def test_svhn_of_official_size_with_its_extra_part_trains_within_3_gibibytes(tmp_path: Path) -> None:
     for part, n in OFFICIAL.items():
         write_mat(tmp_path / f"{part}_32x32.mat", n)
     process = subprocess.Popen(

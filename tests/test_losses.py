@@ -45,3 +45,21 @@ def test_gradients_agree_with_finite_differences() -> None:
     assert gradcheck(losses.discriminator, (double(6), double(6)))
     assert gradcheck(losses.generator, double(6))
     assert gradcheck(lambda logits: losses.classification(logits, y), double(3, 3))
+
+
+def test_a_loss_of_bfloat16_is_that_of_the_same_numbers_in_float32() -> None:
+    torch.manual_seed(0)
+    a, b, c = (torch.randn(100, 30).bfloat16() for _ in range(3))
+    y = torch.randint(30, (100,))
+    for name, loss in {
+        "reconstruction": lambda a, b, c: losses.reconstruction((a > 0).float(), b),
+        "discriminator": lambda a, b, c: losses.discriminator(a[:, 0], b[:, 0]),
+        "generator": lambda a, b, c: losses.generator(a[:, 0]),
+        "classification": lambda a, b, c: losses.classification(a, y),
+        "bernoulli": lambda a, b, c: losses.bernoulli((a > 0).float(), b),
+        "kl_to_gaussian": lambda a, b, c: losses.kl_to_gaussian(a, b, 2.0),
+        "log_gaussian": losses.log_gaussian,
+    }.items():
+        found, exact = loss(a, b, c), loss(a.float(), b.float(), c.float())
+        assert found.dtype == torch.float32, name
+        torch.testing.assert_close(found, exact, msg=name)

@@ -20,6 +20,7 @@ from aae_runner.model import Model, assemble
 from aae_runner.networks import Shape, initialize
 from aae_runner.precision import autocast, choose_precision, exact_products
 from aae_runner.priors import Prior
+from aae_runner.words import counted
 
 CALIBRATION = 10_000
 """Clean training images on which batch norm's statistics are measured before an evaluation."""
@@ -220,10 +221,9 @@ def prepare(config: Config, build: Builder) -> Experiment:
         _schedule(config, build, name, phase, engine=engine, steps_per_epoch=data.steps_per_epoch)
         for name, phase in parts.phases.items()
     ]
-    threads = torch.get_num_threads()
     arithmetic = (
         f"Matrix products at precision {precision} (relative error {error:.0e}), on {device}, "
-        f"{threads} thread{'' if threads == 1 else 's'}, engine {engine.name}"
+        f"{counted(torch.get_num_threads(), 'thread')}, engine {engine.name}"
         + (", updates in bfloat16 (autocast)." if config.autocast else ".")
     )
     return Experiment(config, data, parts.model, parts.priors, phases, parts.evaluators, engine, arithmetic)

@@ -28,6 +28,7 @@ from aae_runner.model import Model
 from aae_runner.precision import exact_products
 from aae_runner.priors import Categorical as CategoricalPrior
 from aae_runner.priors import Prior
+from aae_runner.summary import BEGUN
 
 
 class Curve(NamedTuple):
@@ -277,7 +278,7 @@ def open_run(
     folder = Path(folder)
     for name in ("results.json", "model.safetensors"):
         if not (folder / name).is_file():
-            begun = any((folder / name).exists() for name in (".hydra", "run.log", "checkpoints"))
+            begun = any((folder / name).exists() for name in BEGUN)
             unfinished = "not finished; the command that started it continues it"
             why = unfinished if begun else "no finished run"
             raise ConfigError(f"{folder}: {why} (no {name}). `aae report` lists finished ones.")

@@ -85,6 +85,7 @@ def kl_to_gaussian(mean: Tensor, log_variance: Tensor, std: float) -> Tensor:
 
 def log_gaussian(z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
     """log N(z; mean, variance) of a diagonal Gaussian: (B, D) each -> (B,)."""
+    z, mean, log_variance = _full(z), _full(mean), _full(log_variance)
     terms = math.log(2 * math.pi) + log_variance + (z - mean).square() * (-log_variance).exp()
     return -0.5 * terms.sum(1)
 

@@ -96,10 +96,10 @@ class Regularization(Phase):
                 "which have, or condition=null."
             )
         self.condition = condition
-        self.register_buffer("told", torch.eye((condition or 0) + 1), persistent=False)  # one-hots
+        told = 0 if condition is None else condition + 1
+        self.register_buffer("told", torch.eye(told), persistent=False)  # one-hots
         self.told: Tensor
         self.priors = nn.ModuleDict({name: priors[name] for name in learned})
-        told = 0 if condition is None else condition + 1
         self.discriminators = nn.ModuleDict(
             {name: make_discriminator(priors[name].dimension + told) for name in learned}
         )
@@ -278,5 +278,5 @@ class ELBO(Phase):
             divergence = losses.kl_to_gaussian(mean, log_variance, self.prior.std)
         else:
             log_q = losses.log_gaussian(z, mean, log_variance)
-            divergence = (log_q - self.prior.log_density(z)).mean()
+            divergence = (log_q - self.prior.log_density(z.to(log_q.dtype))).mean()
         return {"reconstruction": error, "divergence": divergence}

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aae_runner.summary import Row, Series, is_share, plain, rows
+from aae_runner.words import counted
 
 _NAMES = {
     "test/error_rate": "test error",
@@ -88,11 +89,6 @@ def said(series: Series) -> str:
     seconds = sum(run.seconds for run in series.runs) / n
     parts = [counted(first.epochs, "epoch"), counted(n, "seed"), f"{seconds:,.0f} s each", first.note]
     return ", ".join(part for part in parts if part)
-
-
-def counted(n: int, noun: str) -> str:
-    """1 seed, 2 seeds."""
-    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def show(what: RenderableType) -> None:

@@ -20,7 +20,7 @@ from aae_runner.errors import AAEError, ConfigError
 UNTOLD = {*CONSTANT_KEYS, "prior"}
 """Keys in which runs of two identities may be alike; `priors` has the prior where it is used."""
 
-BEGUN = "run.log", "checkpoints"
+BEGUN = ".hydra", "run.log", "checkpoints"
 """What a run leaves in its folder before it is finished."""
 
 Group = tuple[str, str, int]

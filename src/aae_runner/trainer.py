@@ -17,9 +17,9 @@ from aae_runner.environment import environment
 from aae_runner.errors import AAEError, ConfigError, Interrupted
 from aae_runner.experiment import Experiment, prepare
 from aae_runner.recorder import Recorder
-from aae_runner.report import counted
 from aae_runner.resume import Saver, take_up
 from aae_runner.signals import Stop, stop_signals
+from aae_runner.words import counted
 
 log = logging.getLogger("aae_runner")
 

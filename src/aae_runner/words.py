@@ -1,4 +1,4 @@
-"""What an annotation lets through, in words: for errors, and for the configuration reference."""
+"""Things in words: what an annotation lets through, and how many there are."""
 
 import dataclasses
 import types
@@ -42,3 +42,8 @@ def _limit(limit: Any) -> str:
         return f"({limit.min_length} of them)"
     signs = {Ge: "≥ {0.ge}", Gt: "> {0.gt}", Lt: "< {0.lt}"}
     return next((text.format(limit) for kind, text in signs.items() if isinstance(limit, kind)), "")
+
+
+def counted(n: int, noun: str) -> str:
+    """1 seed, 2 seeds."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"

@@ -43,8 +43,7 @@ CHUNK = 1000
 """Images encoded at a time: bounds memory."""
 
 AT_ONCE = 2**21
-"""Pixel values of known images held as floats at a time (8 MB): bounds memory."""
-
+"""Values held as floats at a time (8 MB), where there may be many: bounds memory."""
 
 PROJECTED = 10_000
 """Codes that are put into TensorBoard's projector, at most."""

@@ -10,6 +10,7 @@ from typing import Any
 import aae_runner.toolbox.commands as does
 from aae_runner.config import nearest
 from aae_runner.errors import AAEError
+from aae_runner.words import counted
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,7 +36,6 @@ class _Version(argparse.Action):
         import torch
 
         import aae_runner
-        from aae_runner.report import counted
 
         gpu = torch.cuda.is_available()
         threads = counted(torch.get_num_threads(), "thread")
