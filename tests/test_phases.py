@@ -70,6 +70,22 @@ def test_a_discriminator_sees_prior_samples_and_codes_in_one_pass_then_codes_alo
         assert calls(discriminators.get_submodule(name), lambda: run.step(0)) == [100, 50]
 
 
+def test_y_is_averaged_over_the_corruptions_of_an_image_while_each_z_stays_a_code() -> None:
+    run = experiment("phases.regularization.draws=3", "schedule.batch=50")
+    seen: list[Tensor] = []
+    discriminators = run.phases[1].phase.get_submodule("discriminators")
+    with torch.no_grad():
+        batch = run.data.draw("all", 0, 3)
+        codes = run.phases[1].phase.codes(batch)
+        each = run.model.encode(batch.copies.flatten(0, 1), batch.y.repeat(3))["label"].value
+    assert not torch.equal(each[:50], each[50:100])  # corrupted anew
+    assert torch.allclose(codes["label"].value, (each[:50] + each[50:100] + each[100:]) / 3)
+    discriminators.get_submodule("label").register_forward_hook(lambda _, given, out: seen.append(given[0]))
+    assert calls(discriminators.get_submodule("style"), lambda: run.step(0)) == [300, 150]
+    assert [len(one) for one in seen] == [100, 50]
+    assert calls(run.model.encoder, lambda: run.step(1)) == [50, 150, 50]
+
+
 def test_the_discriminators_have_no_batch_norm() -> None:
     run = experiment()
     discriminators = run.phases[1].phase.get_submodule("discriminators")

@@ -225,12 +225,13 @@ class Phase(nn.Module):
     Args:
         model: the autoencoder.
         stream: which images it sees: `all` or `labelled`.
+        draws: corrupted copies of each image that it asks for.
     """
 
-    def __init__(self, model: nn.Module, stream: str) -> None:
+    def __init__(self, model: nn.Module, stream: str, draws: int = 1) -> None:
         super().__init__()
         self.model = model
-        self.stream = stream
+        self.stream, self.draws = stream, draws
 
     def objectives(self) -> dict[str, Objective]:
         """The updates by name, in the order in which they run."""
