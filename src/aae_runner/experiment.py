@@ -55,15 +55,11 @@ class Experiment:
             phase.set_step(step)
 
         def train(indices: Mapping[str, Tensor]) -> Terms:
-            batches = {
-                stream: self.data.gather(stream, index, draws[stream]) for stream, index in indices.items()
-            }
+            batches = {stream: self.data.gather(stream, index) for stream, index in indices.items()}
             return {tag: value for phase in active for tag, value in phase.run(batches).items()}
 
-        draws: dict[str, int] = {}
-        for one in (phase.phase for phase in active):
-            draws[one.stream] = max(one.draws, draws.get(one.stream, 1))
-        indices = {stream: self.data.indices(stream, step) for stream in draws}
+        streams = dict.fromkeys(phase.phase.stream for phase in active)
+        indices = {stream: self.data.indices(stream, step) for stream in streams}
         return self.engine.run(" ".join(phase.name for phase in active), train, indices)
 
     def learning_rates(self) -> dict[str, float]:

@@ -133,16 +133,27 @@ class Categorical(nn.Module):
         features: number of features of the trunk.
         size: number of classes or clusters.
         batch_norm: normalize the logits over the minibatch.
+        layer_norm: normalize the features of each image first, so that none is surer of its class than
+            another for having larger features.
     """
 
-    def __init__(self, features: int, /, *, size: Annotated[int, Ge(2)], batch_norm: bool = False) -> None:
+    def __init__(
+        self,
+        features: int,
+        /,
+        *,
+        size: Annotated[int, Ge(2)],
+        batch_norm: bool = False,
+        layer_norm: bool = False,
+    ) -> None:
         super().__init__()
         self.size = size
+        self.normalize = nn.LayerNorm(features, elementwise_affine=False) if layer_norm else nn.Identity()
         self.linear = _linear(features, size, batch_norm)
 
     def forward(self, features: Tensor, y: Tensor) -> Code:
         """(B, features) -> y of (B, size), rows of which sum to 1, and its logits."""
-        logits = self.linear(features)
+        logits = self.linear(self.normalize(features))
         return Code(value=logits.softmax(1), parameters=logits)
 
 

@@ -1,5 +1,6 @@
 """The autoencoder: encoder trunk, heads, join, decoder."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from aae_runner.build import Builder
 from aae_runner.config import Config, check
 from aae_runner.errors import ConfigError
-from aae_runner.latents import Codes
+from aae_runner.latents import Categorical, Code, Codes
 from aae_runner.networks import Shape
 from aae_runner.priors import Prior
 
@@ -44,6 +45,26 @@ class Model(nn.Module):
         """Images (B, C, H, W) and labels (B,) -> the codes of every head; one pass through the trunk."""
         features = self.encoder(x)
         return {name: head(features, y) for name, head in self.heads.items()}
+
+    def infer(self, copies: Tensor, y: Tensor) -> Codes:
+        """Corrupted copies (draws, B, C, H, W) of images and their labels (B,) -> the codes of the images.
+
+        The corruption is noise that the encoder is given, as in the universal approximator posterior
+        (Section 2.1), so q(y|x) is an integral over it, and the mean of a categorical head's y over the
+        copies its Monte Carlo estimate. That is one-hot only where all copies fall into one class, so
+        classes come to end where images are rare. Any other code is a draw: that of the first copy.
+        """
+        if len(copies) == 1:
+            return self.encode(copies[0], y)
+        codes = self.encode(copies.flatten(0, 1), y.repeat(len(copies)))
+        return {name: self._of_image(name, code, len(copies)) for name, code in codes.items()}
+
+    def _of_image(self, name: str, code: Code, draws: int) -> Code:
+        value, parameters = (part.unflatten(0, (draws, -1)) for part in code)
+        if not isinstance(self.heads[name], Categorical):
+            return Code(value[0], parameters[0])
+        log_q = parameters.log_softmax(2).logsumexp(0) - math.log(draws)
+        return Code(value.mean(0), log_q)  # which are logits of q(y|x), too
 
     def decode(self, values: Mapping[str, Tensor]) -> Tensor:
         """{head: (B, size)} -> images (B, C, H, W)."""

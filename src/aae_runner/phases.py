@@ -11,7 +11,7 @@ from aae_runner import losses
 from aae_runner.data import Batch
 from aae_runner.engine import Objective, Phase
 from aae_runner.errors import ConfigError
-from aae_runner.latents import Categorical, Code, Codes
+from aae_runner.latents import Categorical, Codes
 from aae_runner.latents import Gaussian as GaussianHead
 from aae_runner.model import Model
 from aae_runner.priors import Gaussian, Prior
@@ -62,19 +62,12 @@ class Regularization(Phase):
     for "hidden". The i-th prior sample is drawn under, and shown with, the i-th image's label; were the two
     sides drawn independently, it would win on label frequencies alone.
 
-    With `draws`, each image is encoded under as many corruptions, and the y that its discriminator sees is
-    the mean of theirs. The corruption is noise that the encoder is given, as in the universal approximator
-    posterior (Section 2.1), so q(y|x) is an integral over it and the mean its Monte Carlo estimate. It can be
-    one-hot only where all copies fall into one class, so classes end where images are rare. Each z stays a
-    code of its own.
-
     Args:
         model: the autoencoder.
         priors: by the name of their head.
         make_discriminator: makes a discriminator for codes of a dimension.
         stream: which images are encoded.
         condition: number of classes of the labels that the discriminators are told; null: they are not.
-        draws: corruptions of each image over which y is averaged.
     """
 
     def __init__(
@@ -86,9 +79,8 @@ class Regularization(Phase):
         *,
         stream: Stream = "all",
         condition: Annotated[int, Ge(2)] | None = None,
-        draws: Annotated[int, Ge(1)] = 1,
     ) -> None:
-        super().__init__(model, stream, draws)
+        super().__init__(model, stream)
         self.model: Model
         learned = [name for name in priors if list(model.heads[name].parameters())]
         if not learned:
@@ -120,33 +112,22 @@ class Regularization(Phase):
             "generator": Objective(self._generator_loss, encoder),
         }
 
-    def codes(self, batch: Batch) -> Codes:
-        """Of all corrupted copies: every z, (draws B, size), and the mean y, (B, size)."""
-        copies = batch.copies[: self.draws].flatten(0, 1)
-        codes = self.model.encode(copies, batch.y.repeat(self.draws))
-        for name, head in self.model.heads.items():
-            if isinstance(head, Categorical):
-                y, logits = codes[name]
-                codes[name] = Code(y.unflatten(0, (self.draws, -1)).mean(0), logits)
-        return codes
-
     def _discriminator_loss(self, batch: Batch, codes: Codes) -> dict[str, Tensor]:
         terms = {}
         for name, discriminator in self.discriminators.items():
-            fake = codes[name].value.detach()
-            y = _of_copies(batch.y, fake)
-            seen = torch.cat([self._told(self._prior_sample(name, y), y), self._told(fake, y)])
+            real, fake = self._prior_sample(name, batch.y), codes[name].value.detach()
+            seen = torch.cat([self._told(real, batch.y), self._told(fake, batch.y)])
             logits = discriminator(seen).squeeze(1)  # one pass for both: (2B,)
             terms[f"discriminator_{name}"] = losses.discriminator(*logits.chunk(2))
         return terms
 
     def _generator_loss(self, batch: Batch, codes: Codes) -> dict[str, Tensor]:
-        terms = {}
-        for name, discriminator in self.discriminators.items():
-            fake = codes[name].value
-            logits = discriminator(self._told(fake, _of_copies(batch.y, fake)))
-            terms[f"generator_{name}"] = losses.generator(logits.squeeze(1))
-        return terms
+        return {
+            f"generator_{name}": losses.generator(
+                discriminator(self._told(codes[name].value, batch.y)).squeeze(1)
+            )
+            for name, discriminator in self.discriminators.items()
+        }
 
     def _told(self, z: Tensor, y: Tensor) -> Tensor:
         """(B, D) -> (B, D + condition + 1) where the discriminators are told the label."""
@@ -162,11 +143,6 @@ class Regularization(Phase):
             return whole
         of_label = prior.sample(len(y), y.clamp_max(self.condition - 1))
         return torch.where((y < self.condition).unsqueeze(1), of_label, whole)
-
-
-def _of_copies(y: Tensor, codes: Tensor) -> Tensor:
-    """Labels (B,) of images -> those of their codes (draws B, D), or (B, D)."""
-    return y.repeat(len(codes) // len(y))
 
 
 class Classification(Phase):
