@@ -68,6 +68,15 @@ def test_every_schedule_is_composed(schedule: str) -> None:
     assert composed(f"schedule={schedule}").schedule.epochs >= 1
 
 
+def test_clustering_plays_its_game_by_sgd_unless_another_schedule_is_asked_for() -> None:
+    def game(*overrides: str) -> str:
+        schedule = composed("variant=clustering", "data=mnist", *overrides).schedule
+        return str(schedule.phases["regularization"]["generator"]["_target_"])
+
+    assert game() == "torch.optim.SGD"
+    assert game("schedule=adam") == "torch.optim.Adam"
+
+
 @pytest.mark.parametrize("recipe", [path.stem for path in (CONF / "recipe").glob("*.yaml")])
 def test_every_recipe_belongs_to_a_combination_that_exists(recipe: str) -> None:
     combinations = product(choices("data"), choices("variant"), choices("schedule"))

@@ -17,7 +17,7 @@ from aae_runner.errors import ConfigError
 from aae_runner.evaluators.clusters import by_assignment, by_confidence, by_majority
 from aae_runner.evaluators.snapshot import contingency
 from aae_runner.experiment import build_parts
-from aae_runner.latents import ClusterHeads, Gaussian, TrueLabel, UniversalApproximator
+from aae_runner.latents import Categorical, ClusterHeads, Gaussian, TrueLabel, UniversalApproximator
 from aae_runner.phases import Regularization
 
 
@@ -91,6 +91,14 @@ def test_a_universal_approximator_gives_another_code_of_the_same_image() -> None
     head = UniversalApproximator(4, size=2, noise=3, width=8)
     features, y = torch.randn(1, 4), torch.zeros(1).long()
     assert not torch.equal(head(features, y).value, head(features, y).value)
+
+
+def test_with_layer_norm_no_image_is_surer_of_its_class_for_having_larger_features() -> None:
+    torch.manual_seed(0)
+    features, y = torch.rand(4, 6), torch.zeros(4).long()
+    normalized, plain = Categorical(6, size=3, layer_norm=True), Categorical(6, size=3)
+    assert torch.allclose(normalized(5 * features, y).value, normalized(features, y).value, atol=1e-3)
+    assert not torch.allclose(plain(5 * features, y).value, plain(features, y).value, atol=1e-3)
 
 
 def test_a_given_label_is_one_hot_and_a_hidden_one_all_zeros() -> None:
