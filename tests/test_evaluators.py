@@ -206,6 +206,18 @@ def test_no_contour_of_a_prior_is_cut_off_by_its_axes(prior: str) -> None:
     assert 0 < max(drawn) < reach
 
 
+def test_no_code_lies_outside_of_its_map_however_far_it_strayed() -> None:
+    torch.manual_seed(0)
+    z, y = torch.randn(5000, 2), torch.zeros(5000).long()
+    z[7] = torch.tensor([3.0, -40.0])
+    for figure in (
+        latent_maps([Map("", z, y, ["0"], torch.randn(5000, 2))]),
+        representation(z, y, torch.randn(3, 2), names="0", title=""),
+    ):
+        low, high = figure.axes[0].get_ylim()
+        assert low < -40 < 40 < high
+
+
 def test_a_map_of_three_dimensions_shows_each_pair_and_the_space() -> None:
     torch.manual_seed(0)
     one = Map("three", torch.randn(50, 3), torch.arange(50) % 3, "012", torch.randn(5000, 3))

@@ -128,7 +128,7 @@ def representation(points: Tensor, y: Tensor, heads: Tensor, *, names: Sequence[
         title: above the map.
     """
     places, centers = points.cpu().numpy(), heads.cpu().numpy()
-    reach = 1.05 * max(np.quantile(np.abs(places), 0.999), np.abs(centers).max())
+    reach = 1.05 * max(np.abs(places).max(), np.abs(centers).max())
     figure = Figure(figsize=(6.6, 5.6), layout="constrained", dpi=120)
     if points.shape[1] == 3:
         axes = _in_space(figure, (1, 1, 1), points, y, reach)
@@ -191,10 +191,10 @@ def _show(axes: Axes, rows: Tensor) -> None:
 
 
 def _reach(one: Map) -> float:
-    """Half the length of axes that hold (nearly) all codes and all of the prior."""
+    """Half the length of axes that hold all codes and all contours of the prior."""
     z, prior = (values.abs().cpu().numpy() for values in (one.z, one.prior))
     # contours are smoothed, so they lie a little outside of what they hold
-    return float(max(1.05 * np.quantile(z, 0.999), 1.12 * np.quantile(prior, 0.9999)))
+    return float(max(1.05 * z.max(), 1.12 * np.quantile(prior, 0.9999)))
 
 
 def _scatter(axes: Axes, points: NDArray[np.float32], labels: NDArray[np.int64], reach: float) -> None:
