@@ -15,11 +15,11 @@ ORDER = (
     "export", "compare", "finished", "trainer", "resume", "recorder", "page", "page.curves",
     "page.markup", "report", "summary", "differences", "experiment", "evaluators",
     "evaluators.clusters", "evaluators.distributions", "evaluators.error_rate", "evaluators.pictures",
-    "evaluators.probes", "evaluators.snapshot", "figures", "environment", "parzen", "prior_match", "phases",
-    "engine", "precision", "losses", "model", "latents", "priors", "networks", "datasets",
-    "datasets.pictures", "datasets.arrays", "datasets.idx", "datasets.svhn", "datasets.mat",
-    "datasets.digits", "datasets.files", "checkpoint", "disk", "signals", "data", "build", "config", "errors",
-    "words",
+    "evaluators.probes", "evaluators.snapshot", "figures", "environment", "parzen", "prior_match",
+    "virtual_adversarial", "phases", "engine", "precision", "losses", "model", "latents", "priors",
+    "networks", "datasets", "datasets.pictures", "datasets.arrays", "datasets.idx", "datasets.svhn",
+    "datasets.mat", "datasets.digits", "datasets.files", "checkpoint", "disk", "signals", "data", "build",
+    "config", "errors", "words",
 )  # fmt: skip
 """A file imports only from files further right. A folder stands for its `__init__.py`."""
 

@@ -49,6 +49,17 @@ def classification(logits: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(_full(logits), y)
 
 
+def divergence(logits: Tensor, others: Tensor) -> Tensor:
+    """KL(p || q) of two distributions over classes, p and q by their logits: (B, K) each.
+
+    Args:
+        logits: of p.
+        others: of q.
+    """
+    log_p, log_q = (_full(values).log_softmax(1) for values in (logits, others))
+    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+
 def head_distance(heads: Tensor, threshold: float) -> Tensor:
     """Sum over pairs of max(0, threshold - |w_i - w_j|): keeps cluster heads apart (Section 7).
 
