@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from conftest import TINY, composed, experiment
+from conftest import TINY, Command, composed, experiment
 from scipy import integrate, stats
 from torch import nn
 from torch.autograd import gradcheck
@@ -99,6 +99,24 @@ def test_with_layer_norm_no_image_is_surer_of_its_class_for_having_larger_featur
     normalized, plain = Categorical(6, size=3, layer_norm=True), Categorical(6, size=3)
     assert torch.allclose(normalized(5 * features, y).value, normalized(features, y).value, atol=1e-3)
     assert not torch.allclose(plain(5 * features, y).value, plain(features, y).value, atol=1e-3)
+
+
+def test_with_a_spread_no_class_can_sink_or_shrink_whatever_its_weights() -> None:
+    torch.manual_seed(0)
+    head = Categorical(6, size=3, batch_norm=True, spread=10.0)
+    weight = next(head.parameters())
+    with torch.no_grad():
+        weight[1] *= 0.1
+    logits = head(torch.randn(400, 6) + 5, torch.zeros(400).long()).parameters
+    assert torch.allclose(logits.mean(0), torch.zeros(3), atol=1e-3)
+    assert torch.allclose(logits.std(0, unbiased=False), torch.full((3,), 10.0), rtol=0.01)
+    assert [name for name, _ in head.named_parameters()] == ["linear.0.weight"]
+
+
+def test_a_spread_without_batch_norm_is_refused_in_a_sentence(command: Command) -> None:
+    status, said = command("heads.label.spread=10", "heads.label.batch_norm=false")
+    assert status == 2
+    assert "heads.label: spread=10" in said
 
 
 def test_a_given_label_is_one_hot_and_a_hidden_one_all_zeros() -> None:

@@ -237,8 +237,8 @@ class Phase(nn.Module):
         raise NotImplementedError
 
     def codes(self, batch: Batch) -> Codes:
-        """Drawn once per step, shared by the updates."""
-        codes: Codes = self.model.infer(batch.x_in, batch.y)  # type: ignore[operator]
+        """Drawn once per step, shared by the updates: those of the first corrupted copy of each image."""
+        codes: Codes = self.model.encode(batch.x_in[0], batch.y)  # type: ignore[operator]
         return codes
 
 

@@ -135,6 +135,13 @@ class Categorical(nn.Module):
         batch_norm: normalize the logits over the minibatch.
         layer_norm: normalize the features of each image first, so that none is surer of its class than
             another for having larger features.
+        spread: standard deviation of each logit over the minibatch, its mean being 0: batch norm with a fixed
+            gain and no bias. A class that can neither sink nor shrink stays in play; left to itself, one
+            that no image chooses gets no gradient and stays empty. `null` in a yaml: gain and bias are
+            learned, if there is batch norm at all.
+
+    Raises:
+        ConfigError: a spread without batch norm.
     """
 
     def __init__(
@@ -145,22 +152,26 @@ class Categorical(nn.Module):
         size: Annotated[int, Ge(2)],
         batch_norm: bool = False,
         layer_norm: bool = False,
+        spread: Annotated[float, Gt(0)] | None = None,
     ) -> None:
         super().__init__()
+        if spread is not None and not batch_norm:
+            raise ConfigError(f"spread={spread} is that of batch norm: set batch_norm=true, or spread=null.")
         self.size = size
         self.normalize = nn.LayerNorm(features, elementwise_affine=False) if layer_norm else nn.Identity()
-        self.linear = _linear(features, size, batch_norm)
+        self.linear = _linear(features, size, batch_norm, affine=spread is None)
+        self.gain = 1.0 if spread is None else spread
 
     def forward(self, features: Tensor, y: Tensor) -> Code:
         """(B, features) -> y of (B, size), rows of which sum to 1, and its logits."""
-        logits = self.linear(self.normalize(features))
+        logits = self.gain * self.linear(self.normalize(features))
         return Code(value=logits.softmax(1), parameters=logits)
 
 
-def _linear(features: int, size: int, batch_norm: bool) -> nn.Module:
+def _linear(features: int, size: int, batch_norm: bool, *, affine: bool = True) -> nn.Module:
     if not batch_norm:
         return nn.Linear(features, size)
-    return nn.Sequential(nn.Linear(features, size, bias=False), batch_norm_layer(size))
+    return nn.Sequential(nn.Linear(features, size, bias=False), batch_norm_layer(size, affine=affine))
 
 
 class Concatenate(nn.Module):

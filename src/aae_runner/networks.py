@@ -139,7 +139,7 @@ def _halved(shape: Shape, times: int) -> tuple[int, int, int]:
     return channels, high // 2**times, wide // 2**times
 
 
-def batch_norm_layer(size: int, *, pictures: bool = False) -> nn.Module:
+def batch_norm_layer(size: int, *, pictures: bool = False, affine: bool = True) -> nn.Module:
     """Batch norm whose running statistics no training step touches.
 
     A step runs the encoder three times, on other images each time; which of them should count? None:
@@ -149,8 +149,9 @@ def batch_norm_layer(size: int, *, pictures: bool = False) -> nn.Module:
     Args:
         size: number of features, or of channels.
         pictures: normalize (B, size, H, W) instead of (B, size).
+        affine: learn a gain and a bias for each.
     """
-    return (nn.BatchNorm2d if pictures else nn.BatchNorm1d)(size, momentum=0.0)
+    return (nn.BatchNorm2d if pictures else nn.BatchNorm1d)(size, momentum=0.0, affine=affine)
 
 
 def initialize(module: nn.Module, std: float) -> None:

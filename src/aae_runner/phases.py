@@ -112,6 +112,10 @@ class Regularization(Phase):
             "generator": Objective(self._generator_loss, encoder),
         }
 
+    def codes(self, batch: Batch) -> Codes:
+        """Of the images, y averaged over their corrupted copies."""
+        return self.model.infer(batch.x_in, batch.y)
+
     def _discriminator_loss(self, batch: Batch, codes: Codes) -> dict[str, Tensor]:
         terms = {}
         for name, discriminator in self.discriminators.items():
