@@ -69,8 +69,7 @@ class VirtualAdversarial(Phase):
             logits: (B, K), of q(y|x) at its images.
         """
         step = _of_length(torch.randn_like(batch.x), self.probe).requires_grad_()
-        with torch.enable_grad():
-            (towards,) = torch.autograd.grad(self._divergence(batch, logits, step), [step])
+        (towards,) = torch.autograd.grad(self._divergence(batch, logits, step), [step])
         return _of_length(towards, self.distance)
 
     def _loss(self, batch: Batch, codes: Codes) -> dict[str, Tensor]:
