@@ -149,6 +149,20 @@ class Regularization(Phase):
         return torch.where((y < self.condition).unsqueeze(1), of_label, whole)
 
 
+def categorical(model: Model, head: str, classes: int) -> str:
+    """The name of a head that is q(y|x), if it is one.
+
+    Raises:
+        ConfigError: there is no such head, or it is not categorical, or has fewer than `classes`.
+    """
+    if head not in model.heads:
+        raise ConfigError(f"there is no head {head}. Heads: {', '.join(model.heads)}.")
+    label = model.heads[head]
+    if not isinstance(label, Categorical) or label.size < classes:
+        raise ConfigError(f"the head {head} must be categorical, of size {classes} or more.")
+    return head
+
+
 class Classification(Phase):
     """q(y|x) lowers its cross-entropy on labelled images (Section 5).
 
@@ -172,12 +186,7 @@ class Classification(Phase):
     ) -> None:
         super().__init__(model, "labelled")
         self.model: Model
-        if head not in model.heads:
-            raise ConfigError(f"there is no head {head}. Heads: {', '.join(model.heads)}.")
-        label = model.heads[head]
-        if not isinstance(label, Categorical) or label.size < classes:
-            raise ConfigError(f"the head {head} must be categorical, of size {classes} or more.")
-        self.head = head
+        self.head = categorical(model, head, classes)
 
     def objectives(self) -> dict[str, Objective]:
         """One update, of the encoder's trunk and the label head."""

@@ -11,10 +11,9 @@ from torch.nn import functional as F
 from aae_runner import losses
 from aae_runner.data import Batch
 from aae_runner.engine import Objective, Phase
-from aae_runner.errors import ConfigError
-from aae_runner.latents import Categorical, Codes
+from aae_runner.latents import Codes
 from aae_runner.model import Model
-from aae_runner.phases import MakeDiscriminator
+from aae_runner.phases import MakeDiscriminator, categorical
 from aae_runner.priors import Prior
 
 
@@ -46,11 +45,8 @@ class VirtualAdversarial(Phase):
     ) -> None:
         super().__init__(model, "all")
         self.model: Model
-        if head not in model.heads:
-            raise ConfigError(f"there is no head {head}. Heads: {', '.join(model.heads)}.")
-        if not isinstance(model.heads[head], Categorical):
-            raise ConfigError(f"the head {head} must be categorical.")
-        self.head, self.distance, self.probe = head, distance, probe
+        self.head = categorical(model, head, classes=2)
+        self.distance, self.probe = distance, probe
 
     def objectives(self) -> dict[str, Objective]:
         """One update, of the encoder's trunk and the label head."""
