@@ -58,7 +58,7 @@ class VirtualAdversarial(Phase):
             return self.model.encode(batch.x, batch.y)
 
     def worst(self, batch: Batch, logits: Tensor) -> Tensor:
-        """Where, near each image, q(y|x) differs most from what it is: (B, C, H, W), of length `distance`.
+        """The step, of length `distance`, from each image to where q(y|x) differs most: (B, C, H, W).
 
         Args:
             batch: a minibatch.
