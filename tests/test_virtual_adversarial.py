@@ -50,6 +50,15 @@ def test_it_moves_the_encoder_and_the_label_head_and_makes_labels_steadier() -> 
     assert moved == {name for name in before if name.startswith(("encoder", "heads.label"))}
 
 
+def test_it_encodes_the_images_themselves_a_random_place_near_them_and_the_worst_one() -> None:
+    run = experiment(ADDED, "schedule.batch=50")
+    seen: list[int] = []
+    run.model.encoder.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    scheduled = next(one for one in run.phases if one.name == "virtual_adversarial")
+    scheduled.run({"all": run.data.draw("all", 0)})
+    assert seen == [50, 50, 50]
+
+
 @pytest.mark.parametrize("wrong", ["style", "lable"])
 def test_a_head_that_is_no_distribution_over_classes_is_refused(command: Command, wrong: str) -> None:
     status, said = command(ADDED, f"phases.virtual_adversarial.head={wrong}")
