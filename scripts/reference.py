@@ -35,9 +35,10 @@ GROUPS = {
     "network": "Trunks, discriminators, and the corruption of the input.",
     "head": "From features to `q(z|x)` or `q(y|x)`: `/head@heads.NAME: CHOICE` in a variant.",
     "phase": "What is lowered on each minibatch: `/phase@phases.NAME: CHOICE` in a variant. Any may have an "
-    "`optimizer` of its own, used where the schedule does not name it.",
+    "`optimizer` of its own; the schedule must not name another.",
     "evaluator": "What is measured and drawn: `/evaluator@evaluators.NAME: CHOICE` in a variant.",
-    "recipe": "Numbers of one combination, taken by themselves: `<data>_<variant>_<schedule>`.",
+    "recipe": "Numbers of one combination, applied by itself where data, variant and schedule have "
+    "these names: `<data>_<variant>_<schedule>`; `~recipe` leaves it out.",
     "experiment": "All of it at once, by the paper's names; see [experiments.md](experiments.md).",
     "search": "What an Optuna sweep varies, and what it lowers; see [sweeps.md](sweeps.md).",
 }

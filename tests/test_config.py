@@ -121,6 +121,7 @@ WRONG = {
     "+shedule.epochs=3": ["shedule", "Did you mean schedule?"],
     "+data.colour=3": ["data.colour"],
     "prior=null": ["prior=null", "gaussian_mixture"],
+    "recipe=null": ["recipe=null", "Write ~recipe"],
     "~prior": ["prior"],
     "data.labels=7000000": ["data.labels=7000000", "2 to 1000"],
     "data.labels=none": ['data.labels="none" is not allowed. Allowed: integer ≥ 2 or `all`.'],

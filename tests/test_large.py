@@ -36,7 +36,7 @@ def write_mat(path: Path, n: int) -> None:
     path.write_bytes(header + struct.pack("<2I", 15, len(content)) + content + y)
 
 
-def test_svhn_of_official_size_with_its_extra_part_trains_within_3_gibibytes(tmp_path: Path) -> None:
+def test_svhn_of_official_size_with_its_extra_part_trains_within_3_gigabytes(tmp_path: Path) -> None:
     for part, n in OFFICIAL.items():
         write_mat(tmp_path / f"{part}_32x32.mat", n)
     process = subprocess.Popen(
@@ -47,4 +47,4 @@ def test_svhn_of_official_size_with_its_extra_part_trains_within_3_gibibytes(tmp
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)  # or it would be waited for again
     assert process.returncode == 0
-    assert usage.ru_maxrss * 1024 < 3 * 2**30, f"{usage.ru_maxrss * 1024 / 1e9:.2f} GB"
+    assert usage.ru_maxrss * 1024 < 3e9, f"{usage.ru_maxrss * 1024 / 1e9:.2f} GB"

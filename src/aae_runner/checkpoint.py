@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from aae_runner.disk import write
+from aae_runner.disk import written
 from aae_runner.errors import CheckpointError
 
 KIND = b"aae-runner checkpoint "
@@ -26,9 +26,11 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
     """
     payload = io.BytesIO()
     torch.save(state, payload)
-    content = payload.getvalue()
+    content = payload.getbuffer()
     header = MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n"
-    write(folder / f"step_{step:09d}.pt", header + content)
+    with written(folder / f"step_{step:09d}.pt", len(header) + len(content)) as file:
+        file.write(header)
+        file.write(content)
     for old in sorted(folder.glob("step_*.pt"))[:-KEPT]:
         old.unlink()
 

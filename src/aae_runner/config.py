@@ -58,8 +58,8 @@ class Facts:
     Args:
         shape: channels, height, width.
         classes: number of classes; any from 2 where there are no labels.
-        labels: training images whose label may be used: a number, or all.
-        label_seed: decides which; null: seed.
+        labels: training images whose label may be used, evenly of each class: a number, or all.
+        label_seed: seed that draws them; null: that of the run.
     """
 
     shape: Annotated[list[Annotated[int, Ge(1)]], Len(3, 3)]
@@ -86,7 +86,7 @@ class Timing:
     Args:
         every: steps between two of its updates.
         start: epochs before the first; a fraction is allowed.
-        decay: of its rates, as in the schedule; null: the schedule's own.
+        decay: of its rates, as in the schedule; {}: none; null: the schedule's own.
     """
 
     every: Annotated[int, Ge(1)] = 1

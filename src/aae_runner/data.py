@@ -62,7 +62,7 @@ class Batch(NamedTuple):
 
 def normalize(x: Tensor) -> Tensor:
     """uint8 pixels -> floats in [0, 1]."""
-    return x.float() / 255
+    return x / 255
 
 
 def derive_seed(*parts: int | str) -> int:

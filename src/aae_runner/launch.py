@@ -143,8 +143,9 @@ def refuse(overrides: Sequence[str], folders: Sequence[Path]) -> None:
         key, _, value = text.partition("=")
         group = key.removeprefix("+").partition("@")[0]
         names = choices(group, *folders) if group.isidentifier() else {}
-        if "null" in value.split(",") and names and group not in OPTIONAL:
-            raise ConfigError(f"{text}: a group is not switched off. Choose one: {', '.join(names)}.")
+        if "null" in value.split(",") and names:
+            remedy = f"Write ~{group}" if group in OPTIONAL else f"Choose one: {', '.join(names)}"
+            raise ConfigError(f"{text}: null does not switch a group off. {remedy}.")
         if value.startswith("glob("):
             pattern: Any = OverridesParser.create().parse_override(text).value()
             if isinstance(pattern, Glob) and not pattern.filter(list(names)):

@@ -142,7 +142,7 @@ def _halved(shape: Shape, times: int) -> tuple[int, int, int]:
 def batch_norm_layer(size: int, *, pictures: bool = False, affine: bool = True) -> nn.Module:
     """Batch norm whose running statistics no training step touches.
 
-    A step runs the encoder three times, on other images each time; which of them should count? None:
+    A step encodes two minibatches, one of them twice; which of the passes should count? None:
     momentum 0 makes every forward a pure function, and `Model.calibrate` measures the statistics on
     clean training images before they are used.
 

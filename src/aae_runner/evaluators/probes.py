@@ -2,10 +2,9 @@
 
 from typing import Annotated
 
-import torch
 from annotated_types import Ge
 
-from aae_runner.evaluators.snapshot import CHUNK, Evaluator, Every, Findings, Priors, Snapshot, one_of
+from aae_runner.evaluators.snapshot import Evaluator, Every, Findings, Priors, Snapshot, encoded, one_of
 from aae_runner.model import Model
 
 
@@ -49,8 +48,7 @@ class Probe(Evaluator):
         known = snapshot.data.train[: self.images]
         if len(known.y.unique()) < 2:
             return {}
-        encoded = [snapshot.model.encode(x, y)[self.head].value for x, y in known.batches(CHUNK)]
-        z, y = torch.cat(encoded).cpu().numpy(), known.y.cpu().numpy()
+        z, y = encoded(snapshot.model, known)[self.head].value.cpu().numpy(), known.y.cpu().numpy()
         others, truth = snapshot.values[self.head].cpu().numpy(), snapshot.images.y.cpu().numpy()
         found: Findings = {}
         for name, classifier in {

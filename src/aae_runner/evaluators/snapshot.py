@@ -14,7 +14,7 @@ from torch import Tensor
 
 from aae_runner.data import Data, Images, normalize
 from aae_runner.errors import ConfigError
-from aae_runner.latents import Codes, Gaussian
+from aae_runner.latents import Code, Codes, Gaussian
 from aae_runner.model import Model
 from aae_runner.priors import Categorical, Prior
 
@@ -39,7 +39,7 @@ Findings = dict[str, "float | Figure | Projection"]
 Every = Annotated[int, Ge(1)] | None
 Priors = Mapping[str, Prior]
 
-CHUNK = 1000
+CHUNK = 250
 """Images encoded at a time: bounds memory."""
 
 AT_ONCE = 2**21
@@ -71,28 +71,26 @@ class Snapshot:
         """The same model, looked at with another split."""
         return self if split == self.split else replace(self, split=split)
 
-    @cached_property
+    @property
     def values(self) -> dict[str, Tensor]:
         """The codes of all images of the split: by head, (N, size)."""
-        return {name: torch.cat([codes[name].value for codes in self._codes]) for name in self.model.heads}
+        return {name: code.value for name, code in self._codes.items()}
 
-    @cached_property
+    @property
     def parameters(self) -> dict[str, Tensor]:
         """The parameters of q for all images of the split: by head, (N, ...)."""
-        return {
-            name: torch.cat([codes[name].parameters for codes in self._codes]) for name in self.model.heads
-        }
+        return {name: code.parameters for name, code in self._codes.items()}
 
     def projection(self) -> Projection:
         """The codes of the first head, of as many images as can be drawn."""
-        n = min(PROJECTED, 2 * AT_ONCE // self.images.x[0].numel())
+        n = min(PROJECTED, AT_ONCE // self.images.x[0].numel())
         images = self.images[:n]
         codes = next(iter(self.values.values()))[:n]
         return Projection(codes, [self.data.names[k] for k in images.y.tolist()], normalize(images.x))
 
     @cached_property
-    def _codes(self) -> list[Codes]:
-        return [self.model.encode(x, y) for x, y in self.images.batches(CHUNK)]
+    def _codes(self) -> Codes:
+        return encoded(self.model, self.images)
 
 
 class Evaluator:
@@ -119,6 +117,20 @@ def one_of(known: Iterable[str], name: str, what: str) -> str:
     if name not in known:
         raise ConfigError(f"there is no {what} {name}.")
     return name
+
+
+def encoded(model: Model, images: Images) -> Codes:
+    """The codes of all images, (N, ...) by head, computed in parts that fit into memory."""
+    whole: Codes = {}
+    start = 0
+    for x, y in images.batches(CHUNK):
+        for name, code in model.encode(x, y).items():
+            if name not in whole:  # all at once: small pieces kept among large ones would tear memory apart
+                whole[name] = Code(*(part.new_empty(len(images), *part.shape[1:]) for part in code))
+            for part, into in zip(code, whole[name], strict=True):
+                into[start : start + len(x)] = part
+        start += len(x)
+    return whole
 
 
 def nearest(x: Tensor, known: Images) -> Tensor:
