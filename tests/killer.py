@@ -11,8 +11,8 @@ from aae_runner.evaluators import Evaluator, Findings, Snapshot
 class Killer(Evaluator):
     """Finds nothing; ends its own process where the environment says so.
 
-    `look:N` kills it in the N-th look, `write:N` while the N-th saved state is written, `term:N` asks it to
-    stop in the N-th look.
+    `look:N` kills it in the N-th look, `write:N` while the N-th saved state is written; `term:N` asks it to
+    stop in the N-th look, `usr2:N` warns it there as a cluster does.
     """
 
     def __init__(self, model: Any, priors: Any, /, *, every: int | None) -> None:
@@ -37,4 +37,6 @@ class Killer(Evaluator):
             self.count(signal.SIGKILL)
         if self.moment == "term":
             self.count(signal.SIGTERM)
+        if self.moment == "usr2":
+            self.count(signal.SIGUSR2)
         return {"looks": 1.0}

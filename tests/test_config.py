@@ -14,7 +14,8 @@ from conftest import Command, composed
 from aae_runner.build import Builder
 from aae_runner.config import CONF, Network, choices, identity
 from aae_runner.errors import ConfigError
-from aae_runner.experiment import build_parts, choose_device
+from aae_runner.experiment import choose_device
+from aae_runner.parts import build_parts
 
 SMALL = "network.encoder.width=8", "network.decoder.width=8", "network.discriminator.width=8"
 
@@ -122,6 +123,8 @@ WRONG = {
     "+data.colour=3": ["data.colour"],
     "prior=null": ["prior=null", "gaussian_mixture"],
     "recipe=null": ["recipe=null", "Write ~recipe"],
+    "schedule.decay={5: 0.1}": ["schedule.decay"],
+    "data.shape=[2,8,8]": ["data.shape=[2, 8, 8]", "1 channel or 3"],
     "~prior": ["prior"],
     "data.labels=7000000": ["data.labels=7000000", "2 to 1000"],
     "data.labels=none": ['data.labels="none" is not allowed. Allowed: integer ≥ 2 or `all`.'],
@@ -200,6 +203,7 @@ def test_a_trusted_module_or_a_folder_that_does_not_exist_is_refused(
         "aae_runner.cli.os.system",
         "aae_runner.recorder.Recorder",  # ours, but its constructor writes
         "aae_runner.trainer._move_aside",
+        "aae_runner.datasets.files.fetch",  # ours and in a place of classes, but a function that writes
         "torch.nn.modules.module.torch.load",
         "nosuch.A",
     ],
@@ -213,6 +217,22 @@ def test_a_target_outside_the_trusted_places_is_refused_and_not_run(
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.parametrize(
+    "told", ["variant=supervised heads.label.size=5",
+             "variant=label_conditioned phases.regularization.condition=5 prior=swiss_roll"],
+)  # fmt: skip
+def test_parts_that_are_told_labels_must_know_how_many_classes_these_have(told: str) -> None:
+    with pytest.raises(ConfigError, match=r"=5: labels have data\.classes=10 classes"):
+        build_parts(composed(*told.split()), Builder())
+
+
+@pytest.mark.parametrize(
+    "command", ["data=svhn schedule=paper_svhn", "data=mnist variant=clustering schedule.decay=[[250,0.1]]"]
+)
+def test_a_decay_in_steps_takes_the_place_of_the_one_below_it(command: str) -> None:
+    assert composed(*command.split()).schedule.decay == [(250, 0.1)]
+
+
 def test_the_identity_of_three_commands_is_what_it_was() -> None:
     found = [
         identity(composed(*overrides))
@@ -222,7 +242,7 @@ def test_the_identity_of_three_commands_is_what_it_was() -> None:
             ("data=svhn", "schedule=paper"),
         )
     ]
-    assert found == ["9a6147a1f1", "36c60b8733", "b3c9a6bf58"]
+    assert found == ["9a6147a1f1", "36c60b8733", "3c2df1ddcb"]
 
 
 NEUTRAL = (

@@ -310,6 +310,21 @@ def test_a_yaml_that_contradicts_the_tensors_is_refused(shape: list[int], classe
         Data(Digits().read(), facts, seed=0, batch=10, corrupt=lambda x: x, device=torch.device("cpu"))
 
 
+def test_a_split_without_enough_images_to_measure_anything_is_refused() -> None:
+    one = Images(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
+    facts = Facts(shape=[1, 4, 4], classes=2, labels="all", label_seed=None)
+    many = Images(one.x.expand(9, -1, -1, -1), one.y.expand(9))
+    with pytest.raises(DataError, match="the test split has 1 image; at least 2"):
+        Data(
+            Splits(many, many, one),
+            facts,
+            seed=0,
+            batch=3,
+            corrupt=lambda x: x[None],
+            device=torch.device("cpu"),
+        )
+
+
 def test_the_fingerprint_tells_data_apart() -> None:
     def fingerprint(last: int) -> str:
         images = Images(torch.zeros(20, 1, 1, 1, dtype=torch.uint8), torch.arange(20) % 10)

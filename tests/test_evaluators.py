@@ -14,8 +14,10 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from aae_runner.build import Builder
 from aae_runner.data import Images
-from aae_runner.errors import ConfigError
+from aae_runner.errors import ConfigError, NumericalError
 from aae_runner.evaluators import (
+    Evaluator,
+    Findings,
     Projection,
     Snapshot,
     Source,
@@ -23,8 +25,9 @@ from aae_runner.evaluators import (
     nearest_neighbor_error,
     own_part_rate,
 )
-from aae_runner.experiment import build_parts
+from aae_runner.experiment import evaluate
 from aae_runner.figures import Map, confusion, latent_maps, pictures, representation, tables
+from aae_runner.parts import build_parts
 from aae_runner.priors import GaussianMixture, SwissRoll
 
 
@@ -65,6 +68,27 @@ def test_each_variant_finds_its_figures_and_metrics_on_the_test_split() -> None:
     assert set(found["semi_supervised"]) == basic | more
     kinds = float | Figure | Projection
     assert all(isinstance(value, kinds) for one in found.values() for value in one.values())
+
+
+class Numbers(Evaluator):
+    def __call__(self, snapshot: Snapshot) -> Findings:
+        return {"whole": 3, "narrow": np.float32(0.5), "held": torch.tensor(2.0)}  # type: ignore[dict-item]
+
+
+def test_an_evaluator_may_return_numbers_of_any_kind_and_no_two_the_same_name() -> None:
+    run = experiment()
+    snapshot = Snapshot(run.model, run.priors, run.data, "valid")
+    assert evaluate([Numbers(1)], snapshot, 0) == {"whole": 3.0, "narrow": 0.5, "held": 2.0}
+    with pytest.raises(ConfigError, match="two evaluators find whole"):
+        evaluate([Numbers(1), Numbers(1)], snapshot, 0)
+
+
+def test_codes_that_are_not_finite_are_told_before_anything_is_drawn_of_them() -> None:
+    run = experiment()
+    with torch.no_grad():
+        next(run.model.heads["style"].parameters()).fill_(torch.nan)
+    with pytest.raises(NumericalError, match="codes of the head style are not finite"):
+        run.look("valid", 10)
 
 
 def test_evaluation_is_a_function_of_the_model_alone() -> None:

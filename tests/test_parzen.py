@@ -12,7 +12,7 @@ from torch import Tensor
 from aae_runner import parzen
 from aae_runner.build import Builder
 from aae_runner.errors import ConfigError
-from aae_runner.experiment import build_parts
+from aae_runner.parts import build_parts
 from aae_runner.parzen import SIGMAS, estimate, log_likelihoods
 
 

@@ -11,7 +11,8 @@ from aae_runner.build import Builder
 from aae_runner.data import Images
 from aae_runner.engine import Objective, Update
 from aae_runner.errors import ConfigError
-from aae_runner.experiment import Experiment, build_parts, decay_factor
+from aae_runner.experiment import Experiment, decay_factor
+from aae_runner.parts import build_parts
 from aae_runner.precision import EXACT, choose_precision
 
 
@@ -175,7 +176,7 @@ def test_decays_reach_the_stated_factors() -> None:
     assert decay_factor(None, 100, 10)(99) == 1
     assert decay_factor("linear", 100, 10)(25) == pytest.approx(0.75)
     assert decay_factor("cosine", 100, 10)(50) == pytest.approx(0.5)
-    steps = decay_factor({5: 0.1, 8: 0.5}, 100, 10)
+    steps = decay_factor([(5, 0.1), (8, 0.5)], 100, 10)
     assert [steps(step) for step in (49, 50, 80)] == pytest.approx([1, 0.1, 0.05])
 
 

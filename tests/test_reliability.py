@@ -1,8 +1,10 @@
 """What may happen to a run, and what it then keeps; docs/reliability.md lists it."""
 
 import contextlib
+import errno
 import hashlib
 import json
+import logging
 import os
 import resource
 import signal
@@ -16,6 +18,7 @@ import torch
 from conftest import TINY, Command
 
 from aae_runner import checkpoint, cli
+from aae_runner.disk import locked
 from aae_runner.errors import CheckpointError
 
 Looks = tuple[str, ...]
@@ -30,7 +33,7 @@ def looks(tmp_path_factory: pytest.TempPathFactory) -> Looks:
     (own / "suicidal.py").write_text(Path(__file__).with_name("killer.py").read_text())
     return (
         "--config-dir", str(own), "+evaluator@evaluators.killer=killer", "schedule.epochs=4",
-        "logging.every=3", "checkpoint.steps=4", *TINY,
+        "logging.every=3", "checkpoint.steps=4", "+schedule.phases.classification.every=3", *TINY,
     )  # fmt: skip
 
 
@@ -145,6 +148,28 @@ def test_a_signal_during_training_ends_the_step_saves_and_leaves_with_its_status
     assert ending(tmp_path) == uninterrupted
 
 
+def test_a_launchers_handler_of_a_warning_is_called_once_the_state_is_saved(
+    tmp_path: Path, looks: Looks, command: Command, uninterrupted: dict[str, str]
+) -> None:
+    seen: list[str] = []
+
+    def queue_again(number: int, frame: object) -> None:
+        seen.extend(path.name for path in (only_run(tmp_path) / "checkpoints").iterdir())
+        sys.exit(75)
+
+    before = signal.signal(signal.SIGUSR2, queue_again)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("KILLER", "usr2:2")
+            status, _ = command("-m", *looks, "checkpoint.steps=null")
+        assert signal.getsignal(signal.SIGUSR2) == queue_again
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert (status, seen) == (75, ["step_000000020.pt"])
+    assert command("-m", *looks)[0] == 0
+    assert ending(tmp_path) == uninterrupted
+
+
 @contextlib.contextmanager
 def largest_file(size: int) -> Iterator[None]:
     """No file of this process may grow beyond `size` bytes: as on a full disk, writing fails."""
@@ -181,6 +206,18 @@ def test_when_tensorboard_cannot_write_that_costs_a_warning_and_not_the_run(
     assert status == 0
     assert (run / "results.json").exists()
     assert (run / "run.log").read_text().count("TensorBoard") == 1
+
+
+def test_on_a_file_system_without_locks_a_warning_says_so_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def flock(file: object, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    monkeypatch.setattr(logging.getLogger("aae_runner"), "propagate", True)
+    with locked(tmp_path):
+        assert "knows no locks" in caplog.text
 
 
 CONTENDER = """

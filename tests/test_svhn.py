@@ -49,6 +49,15 @@ def test_a_compressed_svhn_file_that_ends_too_early_is_named(svhn_root: Path, sh
         SVHN(root=str(svhn_root), download=False, checksums=False, extra=False).read()
 
 
+@pytest.mark.parametrize("kept", [150, 200])
+def test_svhn_with_more_labels_than_pictures_or_fewer_is_named(svhn_root: Path, kept: int) -> None:
+    path = svhn_root / "train_32x32.mat"
+    content = scipy.io.loadmat(path)
+    scipy.io.savemat(path, {"X": content["X"][..., :kept], "y": content["y"][: 350 - kept]})
+    with pytest.raises(DataError, match=f"it holds {kept} pictures and {350 - kept} labels"):
+        SVHN(root=str(svhn_root), download=False, checksums=False, extra=False).read()
+
+
 def test_svhn_checksums_are_those_of_torchvision() -> None:
     official = {name: md5 for _, name, md5 in OfficialSVHN.split_list.values()}
     assert official == SVHN_MD5

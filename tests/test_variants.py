@@ -16,8 +16,8 @@ from aae_runner.config import choices
 from aae_runner.errors import ConfigError
 from aae_runner.evaluators.clusters import by_assignment, by_confidence, by_majority
 from aae_runner.evaluators.snapshot import contingency
-from aae_runner.experiment import build_parts
 from aae_runner.latents import Categorical, ClusterHeads, Gaussian, TrueLabel, UniversalApproximator
+from aae_runner.parts import build_parts
 from aae_runner.phases import Regularization
 
 

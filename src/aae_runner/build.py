@@ -23,7 +23,7 @@ OURS = (
     "aae_runner.networks", "aae_runner.phases", "aae_runner.priors", "aae_runner.virtual_adversarial",
     "torch.nn", "torch.optim",
 )  # fmt: skip
-"""Modules whose classes a config may name without being told to trust them; none writes to a disk."""
+"""Modules whose classes a config may name without being told to trust them; no class writes to a disk."""
 
 
 def refuse_absent(folders: Sequence[Path]) -> None:
@@ -104,7 +104,7 @@ class Builder:
             raise ConfigError(f"{key}={name}: there is no module {error.name}.") from error
         target = getattr(module, attribute, None)
         # what a module merely imports (`aae_runner.cli.os`) is not its own
-        if not (inspect.isclass(target) or inspect.isfunction(target)) or not self._trusts(target.__module__):
+        if not inspect.isclass(target) or not self._trusts(target.__module__):
             # a folder of modules shows the classes of its files
             own = [
                 name
@@ -137,8 +137,7 @@ def _checked(target: Any, arguments: dict[str, Any], key: str, context: int) -> 
     if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters):
         return arguments
     named = {one.name: one for one in parameters if one.kind is not inspect.Parameter.POSITIONAL_ONLY}
-    constructor = target.__init__ if inspect.isclass(target) else target
-    hints = typing.get_type_hints(constructor, include_extras=True)
+    hints = typing.get_type_hints(target.__init__, include_extras=True)
     for name in arguments:
         if name not in named:
             raise ConfigError(f"{key}.{name} is not a key of {target.__name__}.{nearest(name, named)}")

@@ -117,6 +117,11 @@ def job(composed: DictConfig) -> float | None:
         outcome.status, outcome.said = error.status, str(error)
         raise
     except (Exception, SystemExit) as error:
+        if isinstance(
+            stopped := error.__context__, Interrupted
+        ):  # a launcher's handler has the job queued again
+            outcome.status, outcome.said = stopped.status, str(stopped)
+            raise
         known = error if isinstance(error, AAEError) else _unexpected(error)
         outcome.status, outcome.said = known.status, str(known)
         outcome.where = str(folder / f"job_{number}.log")

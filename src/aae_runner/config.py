@@ -35,8 +35,11 @@ def _has_target(node: dict[str, Any]) -> dict[str, Any]:
 Component = Annotated[dict[str, Any], AfterValidator(_has_target)]
 """A class by its dotted name (`_target_`) and the keyword arguments of its constructor."""
 
-Decay = Literal["linear", "cosine"] | dict[Annotated[int, Ge(0)], Annotated[float, Gt(0)]] | None
-"""How learning rates fall: over the whole run to (almost) 0, by a factor at given epochs, or (null) never."""
+Decay = Literal["linear", "cosine"] | list[tuple[Annotated[int, Ge(0)], Annotated[float, Gt(0)]]] | None
+"""How learning rates fall: over the whole run to (almost) 0, by factors at given epochs, or (null) never.
+
+Pairs, for a mapping would be merged with the one that it is meant to replace.
+"""
 
 
 @dataclass(kw_only=True)
@@ -86,7 +89,7 @@ class Timing:
     Args:
         every: steps between two of its updates.
         start: epochs before the first; a fraction is allowed.
-        decay: of its rates, as in the schedule; {}: none; null: the schedule's own.
+        decay: of its rates, as in the schedule; []: none; null: the schedule's own.
     """
 
     every: Annotated[int, Ge(1)] = 1

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from aae_runner.config import Facts
 from aae_runner.errors import ConfigError, DataError
+from aae_runner.words import counted
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,11 @@ def _compare(splits: Splits, facts: Facts) -> None:
                 f"data: the {name} images have (shape, type, number) {found}, but {stated} is stated "
                 "by data.shape and the labels."
             )
-        if len(split) and not 0 <= int(split.y.min()) <= int(split.y.max()) < facts.classes:
+        if len(split) < 2:
+            raise DataError(
+                f"data: the {name} split has {counted(len(split), 'image')}; at least 2 are needed."
+            )
+        if not 0 <= int(split.y.min()) <= int(split.y.max()) < facts.classes:
             raise DataError(
                 f"data: the {name} labels lie in {int(split.y.min())} to {int(split.y.max())}, "
                 f"but data.classes={facts.classes} allows 0 to {facts.classes - 1}."

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import platform
 from collections.abc import Iterator
@@ -13,6 +14,11 @@ from aae_runner.errors import DiskError, RunInUseError
 
 FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 """Errors that mean a lack of room."""
+
+UNLOCKABLE = errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP
+"""Errors that mean a file system without `flock`."""
+
+log = logging.getLogger("aae_runner")
 
 
 @contextlib.contextmanager
@@ -101,7 +107,15 @@ def locked(folder: Path) -> Iterator[None]:
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+            except OSError as error:
+                if error.errno in UNLOCKABLE:
+                    log.warning(
+                        "%s: its file system knows no locks; see that no other process trains here.", folder
+                    )
+                    yield
+                    return
+                if not isinstance(error, BlockingIOError):
+                    raise unwritable(path, error) from error
                 file.seek(0)
                 holder = file.read().strip() or "another process"
                 raise RunInUseError(

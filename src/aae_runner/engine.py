@@ -78,7 +78,7 @@ class Engine:
             self._captured[key] = _Graph(step, indices, self._stream)
             return self._captured[key].replay(indices)
         # these steps, too, are part of the training: so warming up leaves no trace that need be undone
-        current = torch.cuda.current_stream()
+        current = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             terms = step(indices)

@@ -4,7 +4,8 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,8 @@ from aae_runner.engine import Engine, Objective, Phase, Scheduled, Terms, Update
 from aae_runner.environment import give_back_memory, use_own_cores
 from aae_runner.errors import CheckpointError, ConfigError, NumericalError
 from aae_runner.evaluators import Evaluator, Findings, Snapshot
-from aae_runner.model import Model, assemble
-from aae_runner.networks import Shape, initialize
+from aae_runner.model import Model
+from aae_runner.parts import build_parts
 from aae_runner.precision import autocast, choose_precision, exact_products
 from aae_runner.priors import Prior
 from aae_runner.words import counted
@@ -51,7 +52,7 @@ class Experiment:
         # randomness is a function of (seed, step): there is no generator's state to save
         torch.manual_seed(derive_seed("step", self.config.seed, step))
         active = [phase for phase in self.phases if phase.active(step)]
-        for phase in active:
+        for phase in self.phases:  # all, so that the rates in the record are a function of the step as well
             phase.set_step(step)
 
         def train(indices: Mapping[str, Tensor]) -> Terms:
@@ -86,6 +87,11 @@ class Experiment:
             self.model.calibrate(images.batches(1000))
             self.model.eval()
             snapshot = Snapshot(self.model, self.priors, self.data, split)
+            for name, value in snapshot.values.items():
+                if not value.isfinite().all():
+                    raise NumericalError(
+                        f"codes of the head {name} are not finite. Lower the learning rates."
+                    )
             findings = evaluate(due, snapshot, self.config.seed)
             if epoch is None:
                 findings["codes"] = snapshot.projection()
@@ -136,52 +142,21 @@ class Experiment:
 
 
 def evaluate(evaluators: Iterable[Evaluator], snapshot: Snapshot, seed: int) -> Findings:
-    """What evaluators find of a model, as a function of the run's seed."""
+    """What evaluators find of a model, as a function of the run's seed.
+
+    Raises:
+        ConfigError: two of them find something of the same name.
+    """
     torch.manual_seed(derive_seed("evaluation", seed))
     findings: Findings = {}
     with torch.no_grad(), exact_products():
         for evaluator in evaluators:
-            findings |= evaluator(snapshot)
+            for name, found in evaluator(snapshot).items():
+                if name in findings:
+                    raise ConfigError(f"two evaluators find {name}. Leave one out: evaluators.NAME=null.")
+                # any kind of number: an evaluator of the user's own returns what it has
+                findings[name] = float(found) if isinstance(found, Real | Tensor) else found
     return findings
-
-
-class Parts(NamedTuple):
-    """What a config describes beside its data; phases and evaluators by name, in their order."""
-
-    model: Model
-    priors: dict[str, Prior]
-    corrupt: nn.Module
-    phases: dict[str, Phase]
-    evaluators: dict[str, Evaluator]
-
-
-def build_parts(config: Config, build: Builder) -> Parts:
-    """Builds all that needs no data, with weights that are a function of the seed.
-
-    Raises:
-        ConfigError: a part cannot be built as asked.
-    """
-    torch.manual_seed(derive_seed("weights", config.seed))
-    shape: Shape = tuple(part(Facts, config.data, "data")[0].shape)
-    model, priors = assemble(config, build, shape)
-
-    def make_discriminator(dimension: int) -> nn.Module:
-        network: nn.Module = build(config.network.discriminator, "network.discriminator", (dimension,), (1,))
-        return network
-
-    phases = {
-        name: build(_without(node, "optimizer"), f"phases.{name}", model, priors, make_discriminator)
-        for name, node in config.phases.items()
-    }
-    if config.network.init_std is not None:
-        initialize(nn.ModuleList([model, *phases.values()]), config.network.init_std)
-    return Parts(
-        model,
-        priors,
-        build(config.network.corruption, "network.corruption"),
-        phases,
-        {name: build(node, f"evaluators.{name}", model, priors) for name, node in config.evaluators.items()},
-    )
 
 
 def read_data(config: Config, build: Builder, corrupt: nn.Module, device: torch.device) -> Data:
@@ -278,8 +253,8 @@ def decay_factor(decay: Decay, total_steps: int, steps_per_epoch: int) -> Callab
         return lambda step: 1 - step / total_steps
     if decay == "cosine":
         return lambda step: (1 + math.cos(math.pi * step / total_steps)) / 2
-    assert isinstance(decay, dict)
-    return lambda step: math.prod(f for epoch, f in decay.items() if step >= epoch * steps_per_epoch)
+    pairs = decay  # of an epoch and a factor
+    return lambda step: math.prod(factor for epoch, factor in pairs if step >= epoch * steps_per_epoch)
 
 
 def choose_device(name: str) -> torch.device:

@@ -22,9 +22,10 @@ from aae_runner.data import Data, normalize
 from aae_runner.errors import CheckpointError, ConfigError
 from aae_runner.evaluators import Findings, Snapshot
 from aae_runner.evaluators.snapshot import CHUNK, one_of
-from aae_runner.experiment import Parts, build_parts, choose_device, evaluate, read_data
+from aae_runner.experiment import choose_device, evaluate, read_data
 from aae_runner.latents import Categorical, Codes, TrueLabel
 from aae_runner.model import Model
+from aae_runner.parts import Parts, build_parts
 from aae_runner.precision import exact_products
 from aae_runner.priors import Categorical as CategoricalPrior
 from aae_runner.priors import Prior

@@ -57,7 +57,7 @@ def train(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | Path] = 
 
     from aae_runner.finished import open_run
 
-    return open_run(folder, config_dirs=folders, trusted=results["config"]["trusted"])
+    return open_run(folder, config_dirs=folders, trusted=results["config"]["trusted"], device=config.device)
 
 
 def compose(overrides: Sequence[str], folders: Sequence[Path] = ()) -> tuple[DictConfig, HydraConf]:

@@ -151,6 +151,7 @@ class GaussianMixture(Prior):
     ) -> None:
         super().__init__(2, parts=components)
         self.components, self.radius = components, radius
+        self.radial_std, self.tangential_std = radial_std, tangential_std
         self.register_buffer("stds", torch.tensor([radial_std, tangential_std]), persistent=False)
         self.stds: Tensor
 
@@ -166,7 +167,7 @@ class GaussianMixture(Prior):
         x, y = z[:, :1], z[:, 1:]
         # each point in the axes of each component, (N, components)
         along, across = x * cos + y * sin - self.radius, y * cos - x * sin
-        log_densities = _log_normal(along, float(self.stds[0])) + _log_normal(across, float(self.stds[1]))
+        log_densities = _log_normal(along, self.radial_std) + _log_normal(across, self.tangential_std)
         if labels is not None:
             return log_densities.gather(1, labels.unsqueeze(1)).squeeze(1)
         return log_densities.logsumexp(1) - math.log(self.components)

@@ -8,14 +8,14 @@ from typing import Any
 from aae_runner.errors import Interrupted
 
 _ALWAYS = signal.SIGINT, signal.SIGTERM
-_IF_FREE = signal.SIGUSR1, signal.SIGUSR2  # a cluster's warning; some launchers have handlers of their own
+_WARNINGS = signal.SIGUSR1, signal.SIGUSR2  # of a cluster, before it takes a job away
 
 
 class Stop:
-    """Remembers the first signal to stop, or interrupts where that is safe; a second one ends the program.
+    """Remembers a signal to stop, or interrupts where that is safe; the same one again ends the program.
 
     Attributes:
-        received: the first signal's number; None: none came.
+        received: the last signal's number; None: none came.
     """
 
     def __init__(self) -> None:
@@ -49,14 +49,23 @@ class Stop:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Stop]:
-    """Turns SIGINT and SIGTERM, and SIGUSR1 and SIGUSR2 where nobody handles them, into a `Stop`."""
-    stop, before = Stop(), {}
+    """Turns SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 into a `Stop`.
+
+    Where a launcher has its own handler of a cluster's warning, that is called once the state is saved: it
+    puts the job back into its queue and leaves.
+    """
+    stop = Stop()
+    before: dict[int, Any] = {}
     with contextlib.suppress(ValueError):  # not in the main thread (a notebook's, say): not ours to handle
-        for number in (*_ALWAYS, *_IF_FREE):
-            if number in _ALWAYS or signal.getsignal(number) == signal.SIG_DFL:
-                before[number] = signal.signal(number, stop._handle)
+        for known in (*_ALWAYS, *_WARNINGS):
+            if known in _ALWAYS or signal.getsignal(known) not in (signal.SIG_IGN, None):
+                before[known] = signal.signal(known, stop._handle)
     try:
         yield stop
+    except Interrupted:
+        if stop.received in _WARNINGS and callable(handler := before[stop.received]):
+            handler(stop.received, None)
+        raise
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)

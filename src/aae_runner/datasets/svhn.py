@@ -59,10 +59,12 @@ class SVHN:
         start = 0
         for part in self.parts:  # each picture goes to its place at once: the extra ones fill a memory
             to = place[start : start + len(labels[part])]
-            self._sound(part, self._pixels, lambda at, x, to=to: _put(x, to[at : at + len(x)], valid, train))
+            self._sound(
+                part, self._pixels, len(to), lambda at, x, to=to: _put(x, to[at : at + len(x)], valid, train)
+            )
             start += len(labels[part])
         test = torch.empty(len(labels["test"]), *SHAPE, dtype=torch.uint8)
-        self._sound("test", self._pixels, lambda at, x: test[at : at + len(x)].copy_(x))
+        self._sound("test", self._pixels, len(test), lambda at, x: test[at : at + len(x)].copy_(x))
         note = "" if self.checksums else "not the official SVHN: do not compare with published scores"
         return Splits(
             Images(train, y[order[held:]]), Images(valid, y[order[:held]]), Images(test, labels["test"]), note
@@ -95,13 +97,16 @@ class SVHN:
             raise fail(path, f"damaged or unreadable ({error})", f"Remove it. {remedy}") from error
         return torch.from_numpy(labels % 10)  # the digit 0 is written 10
 
-    def _pixels(self, path: Path, put: Callable[[int, Tensor], object]) -> None:
-        """Hands out blocks of pictures (n, 3, 32, 32), each with the index of its first."""
+    def _pixels(self, path: Path, labels: int, put: Callable[[int, Tensor], object]) -> None:
+        """Hands out blocks of pictures (n, 3, 32, 32), each with the index of its first; one a label."""
         at = 0
         try:
             for block in pictures(path, "X"):
-                put(at, torch.from_numpy(np.ascontiguousarray(block)))
+                if at + len(block) <= labels:
+                    put(at, torch.from_numpy(np.ascontiguousarray(block)))
                 at += len(block)
+            if at != labels:
+                raise ValueError(f"it holds {at:,} pictures and {labels:,} labels")
         except (ValueError, RuntimeError, zlib.error, OSError) as error:
             raise fail(
                 path, f"damaged or unreadable ({error})", f"Remove it. {self._remedy(path)}"
