@@ -131,10 +131,28 @@ def waiting(folders: Sequence[Path]) -> str:
 
 def markdown(series: Iterable[Series]) -> str:
     """One table of all, to be pasted into a text."""
-    lines = [("experiment", "settings", "epochs", *COLUMNS), ("---",) * (3 + len(COLUMNS))]
+    heading = ("experiment", "settings", "epochs", *COLUMNS, "each seed", "minutes", "computed on", "commit")
+    lines = [heading, ("---",) * len(heading)]
     for one in series:
-        lines += [(one.name, one.settings, str(row.epochs), *cells(row)) for row in rows([one])]
+        lines += [
+            (one.name, one.settings, str(row.epochs), *cells(row), _each(one, row.metric), *_computed(one))
+            for row in rows([one])
+        ]
     return "".join(f"| {' | '.join(map(_literal, line))} |\n" for line in lines)
+
+
+def _each(series: Series, tag: str) -> str:
+    values = {run.seed: run.metrics[tag] for run in series.runs if tag in run.metrics}
+    return ", ".join(f"{seed}: {readable(tag, value)}" for seed, value in values.items())
+
+
+def _computed(series: Series) -> tuple[str, str, str]:
+    """Minutes of a run, on average; on what, and by which commit of this program."""
+    told = [run.environment for run in series.runs]
+    devices = {f"{one.get('device', '')}, {counted(one.get('threads', 0), 'thread')}": None for one in told}
+    commits = {str(one.get("commit", ""))[:7]: None for one in told}
+    minutes = sum(run.seconds for run in series.runs) / len(series.runs) / 60
+    return f"{minutes:.1f}", "; ".join(devices), ", ".join(commits)
 
 
 def comma_separated(series: Iterable[Series]) -> str:

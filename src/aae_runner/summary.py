@@ -7,7 +7,7 @@ import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +157,29 @@ def read_series(roots: Sequence[Path]) -> tuple[list[Series], list[str]]:
     return [
         Series(*one) for one in zip(names, _settings(names, sorted_runs), sorted_runs, strict=True)
     ], left_out
+
+
+def beside_the_paper(series: Iterable[Series]) -> list[Series]:
+    """Of those that the paper has a number for that number alone, in the paper's order.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = []
+    for one in series:
+        paper = one.runs[0].reference
+        if paper is not None and paper.metric in one.runs[0].metrics:
+            alone = [
+                replace(run, metrics={paper.metric: run.metrics[paper.metric]})
+                for run in one.runs
+                if paper.metric in run.metrics
+            ]
+            found.append((paper.source, one.name, replace(one, runs=alone)))
+    if not found:
+        raise ConfigError(
+            "of none of these runs the paper has a number. Run an experiment=quick_table... first."
+        )
+    return [one for *_, one in sorted(found, key=lambda row: row[:2])]
 
 
 def unfinished(roots: Sequence[Path]) -> list[Path]:

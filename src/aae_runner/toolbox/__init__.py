@@ -77,6 +77,9 @@ def _parser() -> _Parser:
         "runs", type=Path, nargs="*", default=[Path("runs")], help="folders of runs (default: runs)"
     )
     report.add_argument(
+        "--paper", action="store_true", help="only what the paper has a number for, in its order"
+    )
+    report.add_argument(
         "--format",
         choices=tuple(does.ENDINGS.values()),
         help="(default: by the ending of FILE, or table)",
