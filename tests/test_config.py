@@ -124,7 +124,6 @@ WRONG = {
     "prior=null": ["prior=null", "gaussian_mixture"],
     "recipe=null": ["recipe=null", "Write ~recipe"],
     "schedule.decay={5: 0.1}": ["schedule.decay"],
-    "data.shape=[2,8,8]": ["data.shape=[2, 8, 8]", "1 channel or 3"],
     "~prior": ["prior"],
     "data.labels=7000000": ["data.labels=7000000", "2 to 1000"],
     "data.labels=none": ['data.labels="none" is not allowed. Allowed: integer ≥ 2 or `all`.'],

@@ -216,7 +216,7 @@ def test_own_pictures_train_and_are_told_apart_by_their_folder(
 def test_pictures_have_one_channel_or_three(command: Command) -> None:
     status, said = command("data=images", "data.shape=[2,8,8]")
     assert status == 2
-    assert "data.resize.0=2" in said
+    assert "data.shape=[2, 8, 8]: pictures have 1 channel or 3" in said
 
 
 @pytest.fixture
