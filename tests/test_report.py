@@ -85,6 +85,17 @@ def test_each_series_of_a_sweep_tells_what_the_others_of_its_variant_have_otherw
     assert {row["settings"] for row in json.loads(as_json(series))} == {*told.values()}
 
 
+@pytest.mark.parametrize(("checksums", "told"), [(True, "heads=0"), (False, "data.root=/0 heads=0")])
+def test_where_files_lie_is_told_only_of_those_without_checksums(
+    tmp_path: Path, checksums: bool, told: str
+) -> None:
+    for k in (0, 1):
+        config = {"reference": None, "data": {"root": f"/{k}", "checksums": checksums}, "heads": k}
+        finished(tmp_path / "digits" / "basic" / str(k) / "seed0", config=config)
+    (first, _), _ = read_series([tmp_path])
+    assert first.settings == told
+
+
 def test_evaluators_are_told_only_where_nothing_else_tells_two_series_apart(tmp_path: Path) -> None:
     for name in ("basic/1", "basic/2"):
         config = {**SWEEP[name], "data": {"labels": 50}}

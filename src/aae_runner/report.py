@@ -150,7 +150,7 @@ def _computed(series: Series) -> tuple[str, str, str]:
     """Minutes of a run, on average; on what, and by which commit of this program."""
     told = [run.environment for run in series.runs]
     devices = {f"{one.get('device', '')}, {counted(one.get('threads', 0), 'thread')}": None for one in told}
-    commits = {str(one.get("commit", ""))[:7]: None for one in told}
+    commits = {str(one.get("commit") or "unknown")[:7]: None for one in told}
     minutes = sum(run.seconds for run in series.runs) / len(series.runs) / 60
     return f"{minutes:.1f}", "; ".join(devices), ", ".join(commits)
 

@@ -242,7 +242,12 @@ def _settings(names: Sequence[str], series: Sequence[Sequence[Run]]) -> list[str
     told = [""] * len(series)
     for places in alike.values():
         firsts = [series[place][0] for place in places]
-        for left_out in ({*UNTOLD, "evaluators"}, UNTOLD):
+        checked = all(dict(run.config.get("data", {})).get("checksums") for run in firsts)
+        untold = {
+            *UNTOLD,
+            *["data.root"] * checked,
+        }  # of files known by their checksums, no part of an identity
+        for left_out in ({*untold, "evaluators"}, untold):
             found = differences([run.config for run in firsts], left_out)
             texts = [
                 " ".join(f"{key}={values[place]}" for key, values in found.items())
