@@ -22,7 +22,7 @@ from aae_runner.build import Builder
 from aae_runner.config import CONF, Config, settle
 from aae_runner.experiment import Experiment, prepare
 from aae_runner.finished import Finished
-from aae_runner.summary import Series, read_series
+from aae_runner.series import Series, read_series
 
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start

@@ -13,7 +13,7 @@ SOURCE = Path(aae_runner.__file__).parent
 ORDER = (
     "__main__", "cli", "sweep", "toolbox", "toolbox.commands", "catalog", "__init__", "launch", "gallery",
     "export", "compare", "finished", "trainer", "resume", "recorder", "page", "page.curves",
-    "page.markup", "report", "summary", "differences", "experiment", "parts", "evaluators",
+    "page.markup", "report", "summary", "series", "differences", "experiment", "parts", "evaluators",
     "evaluators.clusters", "evaluators.distributions", "evaluators.error_rate", "evaluators.pictures",
     "evaluators.probes", "evaluators.snapshot", "figures", "environment", "parzen", "prior_match",
     "virtual_adversarial", "phases", "engine", "precision", "losses", "model", "latents", "priors",

@@ -13,7 +13,7 @@ from aae_runner.differences import differences
 from aae_runner.page import page
 from aae_runner.page.curves import POINTS, panels, read_curves
 from aae_runner.report import comma_separated, markdown, seeds_table
-from aae_runner.summary import read_series
+from aae_runner.series import read_series
 
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>\x1b[31m|\ud800"
 

@@ -18,7 +18,8 @@ from aae_runner import toolbox
 from aae_runner.errors import ConfigError
 from aae_runner.page import page
 from aae_runner.report import as_json, comma_separated, markdown, seeds_table
-from aae_runner.summary import Row, read_series, rows
+from aae_runner.series import read_series
+from aae_runner.summary import Row, rows
 
 Report = Callable[..., tuple[int, str, str]]
 

@@ -9,7 +9,8 @@ from conftest import finished, three_seeds
 from scipy import stats
 
 from aae_runner.report import seeds_table
-from aae_runner.summary import _called, interval, read_series, rows
+from aae_runner.series import _called, read_series
+from aae_runner.summary import interval, rows
 
 
 def test_a_row_holds_the_statistics_of_its_seeds_as_fractions(tmp_path: Path) -> None:

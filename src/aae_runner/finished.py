@@ -29,7 +29,7 @@ from aae_runner.parts import Parts, build_parts
 from aae_runner.precision import exact_products
 from aae_runner.priors import Categorical as CategoricalPrior
 from aae_runner.priors import Prior
-from aae_runner.summary import BEGUN
+from aae_runner.series import BEGUN
 
 
 class Curve(NamedTuple):

@@ -17,7 +17,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from aae_runner.summary import Row, Series, is_share, plain, rows
+from aae_runner.series import Series, plain
+from aae_runner.summary import Row, is_share, rows
 from aae_runner.words import counted
 
 _NAMES = {

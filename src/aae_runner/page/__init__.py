@@ -18,7 +18,8 @@ from aae_runner.differences import differences
 from aae_runner.page.curves import color, panels, read_curves
 from aae_runner.page.markup import element, table
 from aae_runner.report import COLUMNS, cells, said
-from aae_runner.summary import UNTOLD, Row, Series, plain, rows
+from aae_runner.series import UNTOLD, Series, plain
+from aae_runner.summary import Row, rows
 from aae_runner.words import counted
 
 _HERE = Path(__file__).parent

@@ -8,7 +8,8 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from aae_runner.page.markup import element
-from aae_runner.summary import is_share, plain
+from aae_runner.series import plain
+from aae_runner.summary import is_share
 
 Curve = list[tuple[float, float]]
 """(epoch, value) in order of time."""

@@ -27,7 +27,7 @@ def report(arguments: Namespace) -> None:
     """Final metrics of all runs."""
     from aae_runner.page import page
     from aae_runner.report import as_json, comma_separated, markdown, seeds_table, waiting
-    from aae_runner.summary import beside_the_paper, read_series, unfinished
+    from aae_runner.series import beside_the_paper, read_series, unfinished
 
     output: Path | None = arguments.output
     by_ending = ENDINGS[output.suffix] if output else None

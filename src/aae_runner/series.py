@@ -1,0 +1,247 @@
+"""Finished runs, found in folders, and put together by what they learned. torch is not needed."""
+
+import json
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from aae_runner.config import CONSTANT_KEYS, Reference, check
+from aae_runner.differences import differences
+from aae_runner.errors import AAEError, ConfigError
+
+UNTOLD = {*CONSTANT_KEYS, "prior"}
+"""Keys in which runs of two identities may be alike; `priors` has the prior where it is used."""
+
+BEGUN = ".hydra", "run.log", "checkpoints"
+"""What a run leaves in its folder before it is finished."""
+
+Group = tuple[str, str, int]
+"""What the runs of a series share: identity, fingerprint of the data, epochs."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, as its folder tells it; the folder may be a stranger's, so all is checked or plain."""
+
+    folder: Path
+    identity: str
+    """Of its config; see `config.identity`."""
+    data: str
+    """Fingerprint of its data."""
+    seed: int
+    experiment: str | None
+    """NAME, where it was started with experiment=NAME."""
+    epochs: int
+    metrics: dict[str, float]
+    """The final ones by tag; rates are fractions."""
+    reference: Reference | None
+    """The paper's number."""
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    seconds: float
+    note: str
+    """What is to be known of its data."""
+
+    @property
+    def name(self) -> str:
+        """Such as seed0, whatever its folder is called now."""
+        return f"seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Series:
+    """Runs of one config, data and length, each of another seed; their results say so, not their folders."""
+
+    folder: str
+    """That of the first, relative to where the report looks: data set, variant and identity, or, where a run
+    was moved elsewhere, the folder that holds it and the identity."""
+    settings: str
+    """What the other series of the experiment, data set and variant have otherwise: KEY=VALUE KEY=VALUE."""
+    runs: list[Run]
+    """At least one, in the order of their seeds."""
+
+    @property
+    def name(self) -> str:
+        """The experiment and the last part of the folder, or all of the folder."""
+        experiment = self.runs[0].experiment
+        return f"{experiment} {Path(self.folder).name}" if experiment else self.folder
+
+
+def read_series(roots: Sequence[Path]) -> tuple[list[Series], list[str]]:
+    """Finds the finished runs under folders, but for those moved aside by resume=false.
+
+    Args:
+        roots: folders; one may lie in another, or be a run itself.
+
+    Returns:
+        The runs by what they learned and how long, and a sentence for each that is left out: its results.json
+        cannot be read, or it has the seed of another one, as a copy has.
+
+    Raises:
+        ConfigError: a folder does not exist, or there is no finished run in any.
+    """
+    for root in roots:
+        if not root.is_dir():
+            raise ConfigError(f"{root}: there is no such folder. Name the one given as runs=FOLDER.")
+    folders = {path.parent.resolve() for root in roots for path in root.rglob("results.json")}
+    groups: dict[Group, dict[int, Run]] = defaultdict(dict)
+    left_out = []
+    for folder in sorted(folders, key=_order):
+        if "~" in folder.name:
+            continue
+        try:
+            run = _read(folder)
+        except (
+            AAEError,
+            ArithmeticError,
+            LookupError,
+            OSError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
+            reason = " ".join(str(error).split())
+            left_out.append(plain(f"{folder / 'results.json'}: damaged ({reason}), so it is left out."))
+            continue
+        first = groups[run.identity, run.data, run.epochs].setdefault(run.seed, run)
+        if first is not run:
+            left_out.append(
+                plain(f"{folder}: the same configuration and seed as {first.folder}, so it is left out.")
+            )
+    if not groups:
+        where = ", ".join(map(str, roots))
+        said = f"{where}: holds no finished run. Name the folder given as runs=FOLDER."
+        raise ConfigError("\n".join([*left_out, said]))
+    base = Path(os.path.commonpath([root.resolve() for root in roots]))
+    sorted_runs = [[runs[seed] for seed in sorted(runs)] for runs in groups.values()]
+    names = [plain(_called(runs[0], base)) for runs in sorted_runs]
+    return [
+        Series(*one) for one in zip(names, _settings(names, sorted_runs), sorted_runs, strict=True)
+    ], left_out
+
+
+def beside_the_paper(series: Iterable[Series]) -> list[Series]:
+    """Of those that the paper has a number for that number alone, in the paper's order.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = []
+    for one in series:
+        paper = one.runs[0].reference
+        if paper is not None and paper.metric in one.runs[0].metrics:
+            alone = [
+                replace(run, metrics={paper.metric: run.metrics[paper.metric]})
+                for run in one.runs
+                if paper.metric in run.metrics
+            ]
+            found.append((paper.source, one.name, replace(one, runs=alone)))
+    if not found:
+        raise ConfigError(
+            "of none of these runs the paper has a number. Run an experiment=quick_table... first."
+        )
+    return [one for *_, one in sorted(found, key=lambda row: row[:2])]
+
+
+def unfinished(roots: Sequence[Path]) -> list[Path]:
+    """The folders of runs that have begun and have no results yet, but for those moved aside."""
+    begun = {path.parent for root in roots for name in BEGUN for path in root.rglob(name)}
+    found = {one.resolve(): one for one in sorted(begun) if not (one / "results.json").exists()}
+    return [one for one in found.values() if "~" not in one.resolve().name]
+
+
+def _order(folder: Path) -> tuple[Any, ...]:
+    """Runs under their own name come before copies under another, seed2 before seed10."""
+    return not folder.name.startswith("seed"), folder.parent, len(folder.name), folder.name
+
+
+def _called(run: Run, base: Path) -> str:
+    parent = run.folder.parent
+    shown = parent.relative_to(base).parts if parent.is_relative_to(base) else ()
+    own = parent.parts[1:]  # no name begins at the root
+    if parent.name == run.identity:
+        return "/".join(shown if len(shown) > 3 else own[-3:])
+    return "/".join([*(shown or own[-1:]), run.identity])
+
+
+def _settings(names: Sequence[str], series: Sequence[Sequence[Run]]) -> list[str]:
+    """What differs among series of one experiment, data set and variant, as one writes it.
+
+    Evaluators count only where nothing else tells two identities apart.
+
+    Args:
+        names: of the series' folders.
+        series: their runs.
+    """
+    alike: dict[Any, list[int]] = defaultdict(list)
+    for place, (name, (first, *_)) in enumerate(zip(names, series, strict=True)):
+        alike[first.experiment, *name.split("/")[-3:-1]].append(place)
+    told = [""] * len(series)
+    for places in alike.values():
+        firsts = [series[place][0] for place in places]
+        checked = all(dict(run.config.get("data", {})).get("checksums") for run in firsts)
+        untold = {
+            *UNTOLD,
+            *["data.root"] * checked,
+        }  # of files known by their checksums, no part of an identity
+        for left_out in ({*untold, "evaluators"}, untold):
+            found = differences([run.config for run in firsts], left_out)
+            texts = [
+                " ".join(f"{key}={values[place]}" for key, values in found.items())
+                for place in range(len(firsts))
+            ]
+            if len(set(texts)) == len({run.identity for run in firsts}):
+                break
+        for place, text in zip(places, texts, strict=True):
+            told[place] = text
+    return told
+
+
+def _read(folder: Path) -> Run:
+    results = plain(json.loads((folder / "results.json").read_text(encoding="utf-8")))
+    config, environment, paper = results["config"], results["environment"], results["config"]["reference"]
+    metrics = {tag: float(value) for tag, value in results.items() if tag.startswith("test/")}
+    seconds = float(environment["seconds"])
+    for name, value in (*metrics.items(), ("seconds", seconds)):
+        if not abs(value) < 1e100:  # also what is not a number
+            raise ValueError(f"{name} is {value}")
+    return Run(
+        folder,
+        str(results["identity"]),
+        str(results["data"]["fingerprint"]),
+        int(results["config"]["seed"]),
+        _experiment(folder / ".hydra" / "overrides.yaml"),
+        int(results["epochs"]),
+        metrics,
+        None if paper is None else check(Reference, paper, "reference"),
+        config,
+        environment,
+        seconds,
+        str(results["data"]["note"]),
+    )
+
+
+def _experiment(overrides: Path) -> str | None:
+    """A file of one override a line; no YAML is loaded from a folder that may be a stranger's."""
+    try:
+        text = overrides.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+    found = re.search(r"^- ['\"]?\+?experiment=([\w.-]+)", text, re.MULTILINE)
+    return found[1] if found else None
+
+
+def plain(node: Any) -> Any:
+    """The same with no character in its texts that a terminal would act on."""
+    match node:
+        case str():
+            return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in node)
+        case dict():
+            return {plain(key): plain(value) for key, value in node.items()}
+        case list():
+            return [plain(one) for one in node]
+    return node
