@@ -217,7 +217,7 @@ def test_on_a_file_system_without_locks_a_warning_says_so_and_the_run_goes_on(
     monkeypatch.setattr("fcntl.flock", flock)
     monkeypatch.setattr(logging.getLogger("aae_runner"), "propagate", True)
     with locked(tmp_path):
-        assert "knows no locks" in caplog.text
+        assert "no locks are known here" in caplog.text
 
 
 CONTENDER = """

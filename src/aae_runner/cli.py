@@ -117,9 +117,8 @@ def job(composed: DictConfig) -> float | None:
         outcome.status, outcome.said = error.status, str(error)
         raise
     except (Exception, SystemExit) as error:
-        if isinstance(
-            stopped := error.__context__, Interrupted
-        ):  # a launcher's handler has the job queued again
+        stopped = error.__context__
+        if isinstance(stopped, Interrupted):  # and a launcher's handler has put the job into its queue again
             outcome.status, outcome.said = stopped.status, str(stopped)
             raise
         known = error if isinstance(error, AAEError) else _unexpected(error)

@@ -107,21 +107,17 @@ def locked(folder: Path) -> Iterator[None]:
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno in UNLOCKABLE:
-                    log.warning(
-                        "%s: its file system knows no locks; see that no other process trains here.", folder
-                    )
-                    yield
-                    return
-                if not isinstance(error, BlockingIOError):
-                    raise unwritable(path, error) from error
+            except BlockingIOError as error:
                 file.seek(0)
                 holder = file.read().strip() or "another process"
                 raise RunInUseError(
                     f"{folder}: {holder} trains in this run folder. Wait for it to end, or choose another "
                     "place with runs=FOLDER."
                 ) from error
+            except OSError as error:
+                if error.errno not in UNLOCKABLE:
+                    raise unwritable(path, error) from error
+                log.warning("%s: no locks are known here; see that no other process trains in it.", folder)
             # if the folder was moved aside between the opening and the lock, this is another run's file
             if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 continue

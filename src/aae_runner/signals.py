@@ -15,7 +15,7 @@ class Stop:
     """Remembers a signal to stop, or interrupts where that is safe; the same one again ends the program.
 
     Attributes:
-        received: the last signal's number; None: none came.
+        received: the first signal's number; None: none came.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Stop:
             self._message = before
 
     def _handle(self, number: int, frame: Any) -> None:
-        self.received = number
+        self.received = self.received or number
         signal.signal(number, signal.SIG_DFL)
         if self._message is not None:
             raise Interrupted(self._message, number)
