@@ -27,6 +27,7 @@ TURNED = {
     r"(?<!data=images )(?<!data=arrays )\bdata\.root=\S+": "",
     r"\bruns/(mnist|fashion_mnist|svhn)\b": "runs/digits",
     r"('?)\bexperiment=": r"data=digits data.labels=100 \1experiment=",  # all are of MNIST or SVHN
+    r"\breport --paper\b": "report",  # made small, an experiment is the run of an earlier command
     r"range\(\d+\)": "range(1)",
     r"\bhydra\.sweeper\.n_trials=\S+": "",
     r"\bsearch=": "hydra.sweeper.n_trials=1 search=",
