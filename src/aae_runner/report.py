@@ -149,9 +149,10 @@ def _each(series: Series, tag: str) -> str:
 
 def _computed(series: Series) -> tuple[str, str, str]:
     """Minutes of a run, on average; on what, and by which commit of this program."""
-    told = [run.environment for run in series.runs]
-    devices = {f"{one.get('device', '')}, {counted(one.get('threads', 0), 'thread')}": None for one in told}
-    commits = {str(one.get("commit") or "unknown")[:7]: None for one in told}
+    told = [run.environment for run in series.runs]  # a stranger's, perhaps: of any types
+    threads = [counted(n, "thread") if isinstance(n := one.get("threads"), int) else "" for one in told]
+    devices = dict.fromkeys(f"{one.get('device', '')}, {n}" for one, n in zip(told, threads, strict=True))
+    commits = dict.fromkeys(str(one.get("commit") or "unknown")[:7] for one in told)
     minutes = sum(run.seconds for run in series.runs) / len(series.runs) / 60
     return f"{minutes:.1f}", "; ".join(devices), ", ".join(commits)
 
