@@ -97,6 +97,15 @@ def test_where_files_lie_is_told_only_of_those_without_checksums(
     assert first.settings == told
 
 
+def test_what_a_stranger_calls_data_or_threads_ends_in_no_traceback(tmp_path: Path, report: Report) -> None:
+    environment = {"seconds": 2.0, "threads": "many", "commit": 7}
+    for name in ("1", "2"):
+        config = {"reference": None, "data": "x", "heads": name}
+        finished(tmp_path / "digits" / "basic" / name / "seed0", config=config, environment=environment)
+    for kind in ("table", "markdown", "html"):
+        assert report(tmp_path, "--format", kind)[0] == 0
+
+
 def test_evaluators_are_told_only_where_nothing_else_tells_two_series_apart(tmp_path: Path) -> None:
     for name in ("basic/1", "basic/2"):
         config = {**SWEEP[name], "data": {"labels": 50}}

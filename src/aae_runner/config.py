@@ -286,18 +286,25 @@ def tree(config: Config) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def identity(config: Config) -> str:
-    """Ten hexadecimal digits that name what a run learns: all of its config less `CONSTANT_KEYS`.
+def constant_keys(data: Any) -> list[str]:
+    """`CONSTANT_KEYS`, and where files are checked against known checksums the folder that they lie in.
 
-    Where the files are checked against known checksums, the folder they lie in does not count either.
+    Args:
+        data: the config's; a stranger's may be anything.
+    """
+    checked = isinstance(data, dict) and bool(data.get("checksums"))
+    return [*CONSTANT_KEYS, *["data.root"] * checked]
+
+
+def identity(config: Config) -> str:
+    """Ten hexadecimal digits that name what a run learns: all of its config less `constant_keys`.
+
     Order counts, since phases run in theirs.
     """
     content = tree(config)
-    dropped = list(CONSTANT_KEYS)
+    dropped = constant_keys(config.data)
     if not config.autocast:
         dropped.append("autocast")  # so that runs of before there was this key keep their name
-    if config.data.get("checksums", False):
-        dropped.append("data.root")
     for key in dropped:
         node = content
         *parents, last = key.split(".")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aae_runner.config import CONSTANT_KEYS, Reference, check
+from aae_runner.config import CONSTANT_KEYS, Reference, check, constant_keys
 from aae_runner.differences import differences
 from aae_runner.errors import AAEError, ConfigError
 
@@ -183,11 +183,7 @@ def _settings(names: Sequence[str], series: Sequence[Sequence[Run]]) -> list[str
     told = [""] * len(series)
     for places in alike.values():
         firsts = [series[place][0] for place in places]
-        checked = all(dict(run.config.get("data", {})).get("checksums") for run in firsts)
-        untold = {
-            *UNTOLD,
-            *["data.root"] * checked,
-        }  # of files known by their checksums, no part of an identity
+        untold = UNTOLD | set.intersection(*({*constant_keys(run.config.get("data"))} for run in firsts))
         for left_out in ({*untold, "evaluators"}, untold):
             found = differences([run.config for run in firsts], left_out)
             texts = [
