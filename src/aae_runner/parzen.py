@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 SIGMAS = tuple(0.05 * 10 ** (k / 19) for k in range(20))
-"""20 window widths from 0.05 to 0.5, evenly spaced on the logarithmic scale."""
+"""20 window widths from 0.05 to 0.5, evenly spaced on the logarithmic scale; the one chosen lies between."""
 
 CHUNK = 2000
 """Samples, and images, that are compared at a time: bounds memory."""
@@ -36,18 +36,34 @@ class Estimate(NamedTuple):
     """The window width that validation images chose."""
 
 
-def estimate(images: Tensor, valid: Tensor, draw: Draw, sigmas: Sequence[float] = SIGMAS) -> Estimate:
+def estimate(images: Tensor, valid: Tensor, draw: Draw) -> Estimate:
     """The Parzen estimate; draws the samples twice, once for the choice of sigma.
 
     Args:
         images: (N, D), what is scored.
         valid: (V, D), on which sigma is chosen: the width with their highest mean log-likelihood.
         draw: see `Draw`.
-        sigmas: to choose from.
     """
-    sigma = sigmas[int(log_likelihoods(valid, draw(), sigmas).mean(0).argmax())]
+    sigma = _best_sigma(log_likelihoods(valid, draw(), SIGMAS).mean(0))
     values = log_likelihoods(images, draw(), [sigma])
     return Estimate(float(values.mean()), float(values.std() / math.sqrt(len(values))), sigma)
+
+
+def _best_sigma(means: Tensor) -> float:
+    """The top of a parabola in log sigma through the best of `SIGMAS` and its two neighbors.
+
+    D pixels lose D delta² nats where sigma is wrong by a share of delta: on MNIST, half a step of `SIGMAS`
+    costs 2.9 nats, more than what is told apart.
+
+    Args:
+        means: mean log-likelihood under each of `SIGMAS`, in nats.
+    """
+    best = int(means.argmax())
+    if best in (0, len(SIGMAS) - 1):
+        return SIGMAS[best]
+    left, top, right = (float(v) for v in means[best - 1 : best + 2])
+    steps = 0.5 * (left - right) / (left - 2 * top + right) if top > min(left, right) else 0.0
+    return SIGMAS[best] * math.exp(steps * math.log(SIGMAS[1] / SIGMAS[0]))
 
 
 def log_likelihoods(images: Tensor, chunks: Iterable[Tensor], sigmas: Sequence[float]) -> Tensor:
