@@ -16,7 +16,7 @@ ORDER = (
     "page.markup", "report", "summary", "series", "differences", "experiment", "parts", "evaluators",
     "evaluators.clusters", "evaluators.distributions", "evaluators.error_rate", "evaluators.pictures",
     "evaluators.probes", "evaluators.snapshot", "figures", "environment", "parzen", "prior_match",
-    "virtual_adversarial", "phases", "engine", "precision", "losses", "model", "latents", "priors",
+    "consistency", "phases", "engine", "precision", "losses", "model", "latents", "priors",
     "networks", "datasets", "datasets.pictures", "datasets.arrays", "datasets.idx", "datasets.svhn",
     "datasets.mat", "datasets.digits", "datasets.files", "checkpoint", "disk", "signals", "data", "build",
     "config", "errors", "words",

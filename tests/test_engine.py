@@ -16,6 +16,7 @@ SETTINGS = [
     ["variant=label_conditioned", "prior=gaussian_mixture"],
     ["variant=vae", "prior=gaussian_mixture"],  # a divergence by Monte Carlo
     ["+phase@phases.virtual_adversarial=virtual_adversarial"],  # a gradient within a loss
+    ["+phase@phases.invariance=invariance"],  # images drawn within a loss
 ]
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here to capture on")
