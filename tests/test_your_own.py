@@ -65,6 +65,16 @@ def test_its_arguments_are_checked_like_ours(own: Path, command: Command) -> Non
     assert "radius=-1" in said
 
 
+def test_a_prior_that_cannot_be_sampled_is_refused_before_anything_is_written(
+    own: Path, command: Command, tmp_path: Path
+) -> None:
+    (own / "ring_prior.py").write_text(RING.replace("def sample", "def draw"))
+    status, said = command("--config-dir", str(own), "variant=mine", *TINY)
+    assert status == 2
+    assert "_target_=ring_prior.Ring: it has no sample" in said
+    assert not (tmp_path / "runs").exists()
+
+
 def test_without_the_folder_its_module_is_not_trusted(command: Command) -> None:
     status, said = command("variant=basic", "prior._target_=ring_prior.Ring")
     assert status == 2

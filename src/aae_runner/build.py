@@ -113,6 +113,8 @@ class Builder:
             ]
             public = [one for one in own if inspect.isclass(vars(module)[one]) and not one.startswith("_")]
             raise ConfigError(f"{key}={name}: {module_name} has no such class.{nearest(attribute, public)}")
+        if missing := ", ".join(sorted(getattr(target, "__abstractmethods__", ()))):
+            raise ConfigError(f"{key}={name}: it has no {missing} of its own. Write it, or name another.")
         return target
 
     def _trusts(self, module_name: str) -> bool:

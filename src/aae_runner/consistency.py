@@ -1,5 +1,6 @@
 """Phases that are not the paper's: q(y|x) changes little where the image does; no label is needed."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -51,6 +52,7 @@ class Consistency(Phase):
         with torch.no_grad():
             return self.model.encode(batch.x, batch.y)
 
+    @abstractmethod
     def changed(self, batch: Batch, logits: Tensor) -> Tensor:
         """The images at which q(y|x) is to stay what it is, (B, C, H, W).
 
@@ -58,7 +60,6 @@ class Consistency(Phase):
             batch: a minibatch.
             logits: (B, K), of q(y|x) at its images.
         """
-        raise NotImplementedError
 
     def divergence(self, batch: Batch, logits: Tensor, x: Tensor) -> Tensor:
         """Kullback-Leibler, from the q(y|x) of `logits` to that at `x`: a mean over images, in nats."""

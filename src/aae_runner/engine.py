@@ -1,6 +1,7 @@
 """Updates: what one is, and how it is run."""
 
 import importlib
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -216,7 +217,7 @@ class Update:
         return {name: term.detach() for name, term in terms.items()}
 
 
-class Phase(nn.Module):
+class Phase(nn.Module, ABC):
     """A part of every step (reconstruction, regularization, ...): updates that share one draw of the codes.
 
     A subclass is built with the model, the priors by head, and a maker of discriminators; it says what
@@ -232,9 +233,9 @@ class Phase(nn.Module):
         self.model = model
         self.stream = stream
 
+    @abstractmethod
     def objectives(self) -> dict[str, Objective]:
         """The updates by name, in the order in which they run."""
-        raise NotImplementedError
 
     def codes(self, batch: Batch) -> Codes:
         """Drawn once per step, shared by the updates: those of the first corrupted copy of each image."""

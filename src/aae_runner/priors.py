@@ -6,6 +6,7 @@ of places to decode. Its buffers carry its device.
 """
 
 import math
+from abc import ABC, abstractmethod
 from typing import Annotated
 
 import torch
@@ -18,7 +19,7 @@ PLACES = 2000
 """Along the Swiss roll, whose density is an equal mixture of Gaussians there."""
 
 
-class Prior(nn.Module):
+class Prior(nn.Module, ABC):
     """What all priors have in common.
 
     Args:
@@ -35,9 +36,9 @@ class Prior(nn.Module):
         self.register_buffer("origin", torch.zeros(dimension), persistent=False)
         self.origin: Tensor
 
+    @abstractmethod
     def sample(self, n: int, labels: Tensor | None = None) -> Tensor:
         """n samples, (n, dimension); with labels (n,) each is drawn from its label's part of the prior."""
-        raise NotImplementedError
 
     def log_density(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """log p(z) in nats, (N,), of points z (N, dimension); with labels (N,) of each label's part.

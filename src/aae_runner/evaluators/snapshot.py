@@ -1,6 +1,7 @@
 """A model at a moment of its training, and what looks at it."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -93,7 +94,7 @@ class Snapshot:
         return encoded(self.model, self.images)
 
 
-class Evaluator:
+class Evaluator(ABC):
     """A named entry of the config with its own cadence.
 
     Args:
@@ -103,9 +104,9 @@ class Evaluator:
     def __init__(self, every: int | None) -> None:
         self.every = every
 
+    @abstractmethod
     def __call__(self, snapshot: Snapshot) -> Findings:
         """Looks at a model; called without gradients, from a fixed seed."""
-        raise NotImplementedError
 
 
 def one_of(known: Iterable[str], name: str, what: str) -> str:
