@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import TINY, Command
 
+from aae_runner.build import Builder
+from aae_runner.errors import ConfigError
+
 RING = '''
 from typing import Annotated
 import torch
@@ -71,8 +74,17 @@ def test_a_prior_that_cannot_be_sampled_is_refused_before_anything_is_written(
     (own / "ring_prior.py").write_text(RING.replace("def sample", "def draw"))
     status, said = command("--config-dir", str(own), "variant=mine", *TINY)
     assert status == 2
-    assert "_target_=ring_prior.Ring: it has no sample" in said
+    assert "_target_=ring_prior.Ring: its method sample is missing" in said
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "missing"),
+    [("evaluators.Evaluator", "__call__"), ("consistency.Consistency", "changed")],
+)
+def test_what_our_bases_leave_open_cannot_be_used_as_it_is(target: str, missing: str) -> None:
+    with pytest.raises(ConfigError, match=f"its method {missing} is missing"):
+        Builder()({"_target_": f"aae_runner.{target}"}, "key")
 
 
 def test_without_the_folder_its_module_is_not_trusted(command: Command) -> None:

@@ -114,7 +114,9 @@ class Builder:
             public = [one for one in own if inspect.isclass(vars(module)[one]) and not one.startswith("_")]
             raise ConfigError(f"{key}={name}: {module_name} has no such class.{nearest(attribute, public)}")
         if missing := ", ".join(sorted(getattr(target, "__abstractmethods__", ()))):
-            raise ConfigError(f"{key}={name}: it has no {missing} of its own. Write it, or name another.")
+            raise ConfigError(
+                f"{key}={name}: its method {missing} is missing. Write it, or name another class."
+            )
         return target
 
     def _trusts(self, module_name: str) -> bool:

@@ -73,15 +73,16 @@ class Consistency(Phase):
 class Invariance(Consistency):
     """q(y|x) stays what it is where the image is turned, slanted, stretched and moved a little.
 
-    Each image has its own linear map, whose matrix is the identity plus numbers that are uniform from
-    `-distortion` to `distortion`, and its own shift; pixels are interpolated, the border's go on beyond it.
+    Augmentation without labels. Each image has its own linear map, whose matrix is the identity plus four
+    numbers that are uniform from `-distortion` to `distortion`, and its own shift; pixels are interpolated,
+    the border's go on beyond it.
 
     Args:
         model: the autoencoder.
         priors: unused.
         make_discriminator: unused.
         head: the categorical head that is q(y|x).
-        distortion: 0.2 turns or slants by up to 11 degrees and stretches by up to 20 %.
+        distortion: 0.2 turns by up to 14 degrees and stretches by up to a quarter along an axis.
         shift: of an image along each axis, at most, as a share of its size.
     """
 
@@ -93,7 +94,7 @@ class Invariance(Consistency):
         /,
         *,
         head: str = "label",
-        distortion: Annotated[float, Ge(0), Lt(1)],
+        distortion: Annotated[float, Ge(0), Lt(0.5)],  # from there on, maps may mirror
         shift: Annotated[float, Ge(0), Lt(1)],
     ) -> None:
         super().__init__(model, priors, make_discriminator, head=head)
@@ -101,13 +102,16 @@ class Invariance(Consistency):
 
     def changed(self, batch: Batch, logits: Tensor) -> Tensor:
         """Each image under its own affine map; `logits` are unused."""
+        *_, height, width = batch.x.shape
         maps = 2 * torch.rand(len(batch.x), 2, 3, device=batch.x.device) - 1
         maps[:, :, :2] *= self.distortion
-        maps[:, :, 2] *= 2 * self.shift  # from -1 to 1 is an image's size
-        grid = F.affine_grid(
-            maps + torch.eye(2, 3, device=maps.device), list(batch.x.shape), align_corners=False
-        )
-        return F.grid_sample(batch.x, grid, padding_mode="border", align_corners=False)
+        maps[:, 0, 1] *= height / width  # both axes run from -1 to 1, however long they are
+        maps[:, 1, 0] *= width / height
+        maps[:, :, 2] *= 2 * self.shift
+        maps += torch.eye(2, 3, device=maps.device)
+        with torch.autocast(maps.device.type, enabled=False):  # bfloat16 knows places to a tenth of a pixel
+            grid = F.affine_grid(maps, list(batch.x.shape), align_corners=False)
+            return F.grid_sample(batch.x, grid, padding_mode="border", align_corners=False)
 
 
 class VirtualAdversarial(Consistency):

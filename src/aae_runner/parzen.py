@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 SIGMAS = tuple(0.05 * 10 ** (k / 19) for k in range(20))
-"""20 window widths from 0.05 to 0.5, evenly spaced on the logarithmic scale; the one chosen lies between."""
+"""20 window widths from 0.05 to 0.5, evenly spaced on the logarithmic scale; one between may be chosen."""
 
 CHUNK = 2000
 """Samples, and images, that are compared at a time: bounds memory."""
@@ -62,7 +62,7 @@ def _best_sigma(means: Tensor) -> float:
     if best in (0, len(SIGMAS) - 1):
         return SIGMAS[best]
     left, top, right = (float(v) for v in means[best - 1 : best + 2])
-    steps = 0.5 * (left - right) / (left - 2 * top + right) if top > min(left, right) else 0.0
+    steps = 0.5 * (left - right) / (left - 2 * top + right)  # the first of equals is the best: left < top
     return SIGMAS[best] * math.exp(steps * math.log(SIGMAS[1] / SIGMAS[0]))
 
 
