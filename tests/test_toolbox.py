@@ -78,6 +78,22 @@ def test_one_metric_on_the_validation_split_is_that_of_the_last_epoch(run: Run, 
         opened.evaluate("nosuch")
 
 
+def test_a_finished_run_is_looked_at_in_another_way_where_asked(run: Run, aae: Toolbox) -> None:
+    folder = run("basic").folder
+    parzen = (
+        "evaluators.parzen._target_=aae_runner.evaluators.LogLikelihood",
+        "evaluators.parzen.every=null",
+    )
+
+    def estimate(samples: int) -> float:
+        asked = (*parzen, f"evaluators.parzen.samples={samples}", "--metric", "log_likelihood")
+        return float(aae("evaluate", folder, *asked)[1].split()[-1])
+
+    assert estimate(2000) > estimate(20)  # it rises with their number
+    assert aae("evaluate", folder, "evaluators.reconstructions.count=0")[0] == 2
+    assert "reconstruction_error" not in aae("evaluate", folder, "evaluators.reconstructions=null")[1]
+
+
 def test_samples_fill_a_square_and_the_seed_decides_them(run: Run, aae: Toolbox, tmp_path: Path) -> None:
     figure = gallery.samples(run("semi_supervised"), 5, 3)
     assert (tile(figure, 1, 1) < 1).any()
@@ -264,6 +280,9 @@ def test_verifying_reads_with_checksums_and_fetching_leaves_alone_what_is_sound(
         (("sample", "RUN", "--sede=3"), (2, "there is no --sede. Did you mean --seed?")),
         (("evaluate", "RUN", "--config-dir", "nosuch"), (2, "nosuch: no such folder")),
         (("data", "list", "--config-dir", "nosuch"), (2, "nosuch: no such folder")),
+        (("evaluate", "RUN", "data.labels=5"), (2, "data.labels=5: what was trained stays as it is")),
+        (("evaluate", "RUN", "evaluators.error_rate=3"), (2, "evaluators.error_rate=3: should be a valid")),
+        (("evaluate", "RUN", "evaluators.error_rate.every=[1"), (2, "while parsing a flow sequence")),
         (("evaluate", "RUN", "--trust", "nosuch.part"), (2, "there is no module nosuch.part")),
         (("data", "verify", "digits", "--trust", ""), (2, "there is no module .")),
         (("data", "verify"), (2, "required: NAME\n")),

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,11 +14,14 @@ import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 from torch import Tensor
+from yaml import YAMLError
 
 from aae_runner.build import Builder
-from aae_runner.config import Config, check
+from aae_runner.config import Component, Config, check
 from aae_runner.data import Data, normalize
 from aae_runner.errors import CheckpointError, ConfigError
 from aae_runner.evaluators import Findings, Snapshot
@@ -246,6 +250,23 @@ class Finished:
         return codes
 
 
+def _evaluators(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
+    for one in overrides:
+        if not re.fullmatch(r"evaluators\.[^.=]+(\.[^.=]+)*=.*", one, re.DOTALL):
+            raise ConfigError(
+                f"{one}: what was trained stays as it is. Allowed: evaluators.NAME.KEY=VALUE, or "
+                "evaluators.NAME=null to leave one out."
+            )
+    try:
+        asked = OmegaConf.from_dotlist(list(overrides))
+        merged: Any = OmegaConf.to_container(OmegaConf.merge({"evaluators": config.evaluators}, asked))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise ConfigError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}.") from error
+    left = {name: node for name, node in merged["evaluators"].items() if node is not None}
+    own_kind: dict[str, Any] = check(dict[str, Component], left, "evaluators")
+    return own_kind
+
+
 @contextlib.contextmanager
 def _of_run(folder: Path) -> Iterator[None]:
     """Says which run's config it is that cannot be."""
@@ -262,6 +283,7 @@ def open_run(
     config_dirs: Sequence[str | Path] = (),
     trusted: Sequence[str] = (),
     device: str = "auto",
+    overrides: Sequence[str] = (),
 ) -> Finished:
     """Opens the folder of a finished run; its data are not read yet.
 
@@ -271,6 +293,7 @@ def open_run(
         config_dirs: your folders of yaml and classes.
         trusted: modules whose classes the run may name; its own `trusted` is ignored.
         device: where it will compute: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:0`, ...
+        overrides: how its evaluators shall look now, such as `evaluators.log_likelihood.samples=10000000`.
 
     Raises:
         ConfigError: the folder holds no finished run, or one that this program cannot build.
@@ -293,6 +316,7 @@ def open_run(
         raise CheckpointError(f"{folder / 'results.json'}: damaged ({error}).") from error
     if data_root is not None:
         config = replace(config, data={**config.data, "root": str(data_root)})
+    config = replace(config, evaluators=_evaluators(config, overrides))
     build, where = Builder(trusted, [Path(one).absolute() for one in config_dirs]), choose_device(device)
     with _of_run(folder):
         parts = build_parts(config, build)

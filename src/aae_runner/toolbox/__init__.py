@@ -69,7 +69,7 @@ def _ending(*allowed: str) -> Callable[[str], Path]:
 def _parser() -> _Parser:
     parser = _Parser(prog="aae", description="What comes before and after `aae-run`.")
     parser.add_argument("--version", action=_Version, nargs=0, help="name program, torch and device")
-    parser.set_defaults(data_root=None)  # of commands that read none
+    parser.set_defaults(data_root=None, overrides=[])  # of commands that take none
     commands = parser.add_subparsers(required=True, metavar="command")
 
     report = _add(commands, "report", does.report, "final metrics of all runs, mean ± deviation over seeds")
@@ -101,6 +101,10 @@ def _parser() -> _Parser:
     _run(evaluate)
     evaluate.add_argument("--split", choices=["test", "valid"], default="test", help="(default: test)")
     evaluate.add_argument("--metric", action="append", metavar="NAME", help="this one alone; may be repeated")
+    evaluate.add_argument(
+        "overrides", nargs="*", default=[], metavar="KEY=VALUE",
+        help="how to look now, such as evaluators.log_likelihood.samples=10000000",
+    )  # fmt: skip
 
     sample = _add(commands, "sample", does.sample, "decoded samples of a run's priors")
     _run(sample)
