@@ -38,6 +38,10 @@ def imported(path: Path) -> set[str]:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("aae_runner"):
             rest = node.module.removeprefix("aae_runner").removeprefix(".")
             found |= {rest} if rest else {name.name for name in node.names if name.name in FILES}
+        elif isinstance(node, ast.Import):
+            for name in node.names:
+                if name.name.partition(".")[0] == "aae_runner":
+                    found.add(name.name.removeprefix("aae_runner").removeprefix(".") or "__init__")
     return found
 
 

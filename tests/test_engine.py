@@ -50,6 +50,12 @@ def test_phases_that_run_now_and_then_are_captured_too() -> None:
     assert trained(*asked, "engine=graph")[1] == trained(*asked, "engine=eager")[1]
 
 
+def test_a_compiled_run_goes_the_same_way_as_an_eager_one() -> None:
+    (_, eager), (_, compiled) = trained("device=cpu"), trained("device=cpu", "engine=compile")
+    for tag, value in eager[-1].items():
+        assert compiled[-1][tag] == pytest.approx(value, rel=1e-3), tag
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here a step can be captured")
 def test_without_a_gpu_nothing_is_captured_and_the_sentence_says_what_is_allowed(command: Command) -> None:
     status, said = command("engine=graph")

@@ -78,9 +78,9 @@ class Numbers(Evaluator):
 def test_an_evaluator_may_return_numbers_of_any_kind_and_no_two_the_same_name() -> None:
     run = experiment()
     snapshot = Snapshot(run.model, run.priors, run.data, "valid")
-    assert evaluate([Numbers(1)], snapshot, 0) == {"whole": 3.0, "narrow": 0.5, "held": 2.0}
+    assert evaluate({"one": Numbers(1)}, snapshot, 0) == {"whole": 3.0, "narrow": 0.5, "held": 2.0}
     with pytest.raises(ConfigError, match="two evaluators find whole"):
-        evaluate([Numbers(1), Numbers(1)], snapshot, 0)
+        evaluate({"one": Numbers(1), "other": Numbers(1)}, snapshot, 0)
 
 
 def test_codes_that_are_not_finite_are_told_before_anything_is_drawn_of_them() -> None:
@@ -91,10 +91,15 @@ def test_codes_that_are_not_finite_are_told_before_anything_is_drawn_of_them() -
         run.look("valid", 10)
 
 
-def test_evaluation_is_a_function_of_the_model_alone() -> None:
-    run = experiment()
-    once, twice = run.look("valid", 10), run.look("valid", 10)
-    assert once["error_rate"] == twice["error_rate"]
+def test_what_an_evaluator_finds_is_a_function_of_the_model_alone_whoever_looks_before() -> None:
+    run = experiment("variant=basic", "evaluators.log_likelihood.samples=1000")
+    once, twice = run.look("test", None), run.look("test", None)
+    numbers = {name: value for name, value in once.items() if isinstance(value, float)}
+    assert "squared_mmd" in numbers  # one that draws
+    assert {name: twice[name] for name in numbers} == numbers
+    snapshot = Snapshot(run.model.eval(), run.priors, run.data, "test")
+    alone = evaluate({"prior_match": run.evaluators["prior_match"]}, snapshot, run.config.seed)
+    assert {name: numbers[name] for name in alone} == alone
 
 
 def test_an_untrained_classifier_is_wrong_about_nine_times_in_ten() -> None:

@@ -122,6 +122,17 @@ def test_train_and_open_run_find_your_own_classes(tmp_path: Path, monkeypatch: p
         aae_runner.train(overrides, config_dirs=["nowhere"])
 
 
+def test_train_opens_a_finished_run_with_what_its_caller_trusts(command: Command) -> None:
+    folder = trained(command, "basic")
+    results = json.loads((folder / "results.json").read_text())
+    results["config"] |= {"trusted": ["os"]}
+    results["config"]["network"]["corruption"] = {"_target_": "os.system", "command": "touch executed"}
+    (folder / "results.json").write_text(json.dumps(results))
+    with pytest.raises(ConfigError, match="not from a trusted place"):
+        aae_runner.train(["variant=basic", "schedule.epochs=1", "evaluators={}", *TINY])
+    assert not Path("executed").exists()
+
+
 def test_metrics_are_columns_in_the_order_of_the_steps(run: Run, tmp_path: Path) -> None:
     opened = run("semi_supervised")
     rows = [json.loads(line) for line in (opened.folder / "metrics.jsonl").read_text().splitlines()]
@@ -200,6 +211,7 @@ def test_what_is_no_code_of_the_run_is_refused(run: Run) -> None:
     opened = run("semi_supervised")
     z, y = torch.zeros(2, 10), torch.eye(10)[:2]
     assert opened.decode({"label": y, "style": z}).shape == (2, 1, 8, 8)
+    assert opened.decode({"label": y.long(), "style": z.double()}).shape == (2, 1, 8, 8)
     for values in ({}, {"style": z}, {"style": z, "label": y[:1]}, {"style": z[:, :2], "label": y}):
         with pytest.raises(ConfigError, match=r"Allowed: style of shape \(N, 10\), label of shape"):
             opened.decode(values)

@@ -12,6 +12,8 @@ from torch import Tensor
 from aae_runner import parzen
 from aae_runner.build import Builder
 from aae_runner.errors import ConfigError
+from aae_runner.evaluators import Snapshot
+from aae_runner.experiment import evaluate
 from aae_runner.parts import build_parts
 from aae_runner.parzen import SIGMAS, estimate, log_likelihoods
 
@@ -135,6 +137,10 @@ def test_the_evaluator_gives_every_run_the_same_prior_samples_and_finds_the_same
     run = experiment("variant=basic", "evaluators.log_likelihood.samples=5000", "evaluators.prior_match=null",
                      "evaluators.samples=null", "evaluators.latent_map=null")  # fmt: skip
     once, twice = run.look("test", None), run.look("test", None)
+    torch.manual_seed(1)
+    other = evaluate({"another": run.evaluators["log_likelihood"]},
+                     Snapshot(run.model.eval(), run.priors, run.data, "test"), 1)  # fmt: skip
+    assert other["log_likelihood"] == once["log_likelihood"]  # whatever the seed
     for name in ("log_likelihood", "log_likelihood_standard_error", "parzen_sigma"):
         assert isinstance(once[name], float)
         assert once[name] == twice[name]

@@ -146,6 +146,12 @@ def test_calibration_weighs_every_image_alike_when_the_last_batch_would_be_short
     assert sizes == [501, 500]
 
 
+def test_a_bernoulli_likelihood_needs_pixels_from_0_to_1() -> None:
+    with pytest.raises(ConfigError, match=r"phases\.elbo.*network\.output=sigmoid"):
+        experiment("variant=vae", "network.output=linear")
+    experiment("variant=vae", "network.output=linear", "phases.elbo.likelihood=gaussian")
+
+
 def test_the_saved_weights_are_calibrated_even_if_nothing_is_evaluated() -> None:
     none = (f"evaluators.{name}=null" for name in composed().evaluators)
     run = experiment(*none)

@@ -13,6 +13,7 @@ import torch
 from conftest import TINY, Command
 
 from aae_runner.environment import device_of_job
+from aae_runner.sweep import Outcome, read_outcomes
 
 SHORT = (*TINY, "schedule.epochs=1", "evaluators={}")
 LAUNCHERS = "joblib", "submitit_local"
@@ -46,6 +47,23 @@ def test_a_key_of_only_some_choices_of_a_sweep_is_judged_by_each_job(
     assert "1 of 2 jobs failed" in said
     assert "data.root is not a key of Digits" in said
     assert len(list(Path("runs/svhn").glob("*/*/seed0/results.json"))) == 1
+
+
+def test_a_key_of_every_swept_variant_is_theirs_though_not_the_defaults(command: Command) -> None:
+    swept = "variant=dim_reduction,dim_reduction_unsupervised", "evaluators={}", "schedule=adam"
+    assert command("-m", *swept, "phases.head_distance.threshold=8", *SHORT)[0] == 0
+
+
+def test_a_record_that_a_full_disk_has_torn_keeps_its_other_jobs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in (0, 1):
+        Outcome(number, ["seed=0"]).append_to(tmp_path)
+    with (tmp_path / "jobs.jsonl").open("a") as file:
+        file.write('{"job": 2, "over')
+    assert [one.job for one in read_outcomes(tmp_path)] == [0, 1]
+    Outcome(3, []).append_to(tmp_path / "jobs.jsonl")  # no folder
+    assert "The closing table lacks job 3." in capsys.readouterr().err
 
 
 def test_a_glob_of_experiments_takes_the_keys_of_the_data_that_they_choose(

@@ -91,7 +91,10 @@ def test_a_finished_run_is_looked_at_in_another_way_where_asked(run: Run, aae: T
 
     assert estimate(2000) > estimate(20)  # it rises with their number
     assert aae("evaluate", folder, "evaluators.reconstructions.count=0")[0] == 2
-    assert "reconstruction_error" not in aae("evaluate", folder, "evaluators.reconstructions=null")[1]
+    status, said = aae("evaluate", folder, "--split", "valid", "evaluators.reconstructions=null")
+    assert (status, "reconstruction_error" in said) == (0, False)
+    status, said = aae("evaluate", folder, "evaluators.reconstruction=null")
+    assert (status, "Did you mean reconstructions?" in said) == (2, True)
 
 
 def test_samples_fill_a_square_and_the_seed_decides_them(run: Run, aae: Toolbox, tmp_path: Path) -> None:

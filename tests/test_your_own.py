@@ -87,6 +87,13 @@ def test_what_our_bases_leave_open_cannot_be_used_as_it_is(target: str, missing:
         Builder()({"_target_": f"aae_runner.{target}"}, "key")
 
 
+def test_a_file_that_is_no_yaml_is_named_with_its_line(own: Path, command: Command) -> None:
+    (own / "prior" / "bad.yaml").write_text("# Bad\n_target_: ring_prior.Ring\nradius: [4.0\n")
+    status, said = command("--config-dir", str(own), "variant=basic", "prior=bad")
+    assert status == 2
+    assert "bad.yaml, line 4: this is no yaml" in said
+
+
 def test_without_the_folder_its_module_is_not_trusted(command: Command) -> None:
     status, said = command("variant=basic", "prior._target_=ring_prior.Ring")
     assert status == 2

@@ -19,8 +19,9 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from aae_runner.config import CONF, CONSTANT_KEYS, choices, nearest
+from aae_runner.config import CONF, choices, constant_keys, nearest
 from aae_runner.disk import unwritable, write
 from aae_runner.errors import AAEError, ConfigError, DiskError, Interrupted, NumericalError
 from aae_runner.launch import explain, launch, left_to_jobs, refuse
@@ -62,7 +63,7 @@ OmegaConf.register_new_resolver("aae.groups", _groups_help, replace=True)
 
 def _settings_digest(_root_: DictConfig) -> str:
     """Ten hexadecimal digits of the overrides of a command that change what its runs learn, in any order."""
-    left_out = {*CONSTANT_KEYS} - {"seed", "schedule.epochs", "objective"}
+    left_out = {*constant_keys(_root_.get("data"))} - {"seed", "schedule.epochs", "objective"}
     texts: Any = OmegaConf.to_container(_root_.hydra.overrides.task, resolve=False)
     kept = []
     for text in texts:
@@ -124,7 +125,10 @@ def job(composed: DictConfig) -> float | None:
         known = error if isinstance(error, AAEError) else _unexpected(error)
         outcome.status, outcome.said = known.status, str(known)
         outcome.where = str(folder / f"job_{number}.log")
-        write(Path(outcome.where), traceback.format_exc().encode())
+        try:
+            write(Path(outcome.where), traceback.format_exc().encode())
+        except DiskError as full:  # of two errors, the job's own is told
+            outcome.where = str(full)
         print(f"aae-run: {' '.join(outcome.overrides)}: {known}", file=sys.stderr)
         if composed.objective is not None and _bad_choice(error, folder):
             outcome.objective = math.inf
@@ -196,7 +200,7 @@ def main() -> None:
         if SweepStart.folder is not None:
             _close_sweep(SweepStart.folder)
         _leave(str(error), error.status)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         _leave(explain(error), ConfigError.status)
     except Interrupted as error:
         if SweepStart.folder is not None:

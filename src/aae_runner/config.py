@@ -8,7 +8,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -292,7 +292,7 @@ def constant_keys(data: Any) -> list[str]:
     Args:
         data: the config's; a stranger's may be anything.
     """
-    checked = isinstance(data, dict) and bool(data.get("checksums"))
+    checked = isinstance(data, Mapping) and bool(data.get("checksums"))
     return [*CONSTANT_KEYS, *["data.root"] * checked]
 
 

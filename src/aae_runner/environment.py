@@ -1,6 +1,7 @@
 """Where a run is computed: what its results say of it, and what of it decides their last digits."""
 
 import ctypes
+import importlib.metadata
 import os
 import platform
 import subprocess
@@ -11,8 +12,6 @@ from typing import Any
 
 import joblib
 import torch
-
-import aae_runner
 
 
 def use_own_cores() -> None:
@@ -52,7 +51,7 @@ def environment(device: torch.device, engine: str) -> dict[str, Any]:
     """What a reader of a result wants to know of the machine and the program that found it."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
-        "aae_runner": aae_runner.__version__,
+        "aae_runner": importlib.metadata.version("aae-runner"),
         "commit": _commit(),
         "python": platform.python_version(),
         **arithmetic(device, engine),

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -75,8 +75,11 @@ class Experiment:
             epoch: finished epochs, of which each evaluator looks at its own and at the last; None: all look.
         """
         last = epoch == self.config.schedule.epochs
-        evaluators = self.evaluators.values()
-        due = [one for one in evaluators if epoch is None or (one.every and (last or epoch % one.every == 0))]
+        due = {
+            name: one
+            for name, one in self.evaluators.items()
+            if epoch is None or (one.every and (last or epoch % one.every == 0))
+        }
         if not due and epoch is not None:
             return {}
         # at the end also for the weights that are saved
@@ -141,16 +144,16 @@ class Experiment:
             yield from phase.updates
 
 
-def evaluate(evaluators: Iterable[Evaluator], snapshot: Snapshot, seed: int) -> Findings:
-    """What evaluators find of a model, as a function of the run's seed.
+def evaluate(evaluators: Mapping[str, Evaluator], snapshot: Snapshot, seed: int) -> Findings:
+    """What evaluators find of a model, each as a function of its name and the run's seed alone.
 
     Raises:
         ConfigError: two of them find something of the same name.
     """
-    torch.manual_seed(derive_seed("evaluation", seed))
     findings: Findings = {}
     with torch.no_grad(), exact_products():
-        for evaluator in evaluators:
+        for key, evaluator in evaluators.items():
+            torch.manual_seed(derive_seed("evaluation", seed, key))
             for name, found in evaluator(snapshot).items():
                 if name in findings:
                     raise ConfigError(f"two evaluators find {name}. Leave one out: evaluators.NAME=null.")
@@ -202,10 +205,6 @@ def prepare(config: Config, build: Builder) -> Experiment:
         + (", updates in bfloat16 (autocast)." if config.autocast else ".")
     )
     return Experiment(config, data, parts.model, parts.priors, phases, parts.evaluators, engine, arithmetic)
-
-
-def _without(node: dict[str, Any], key: str) -> dict[str, Any]:
-    return {name: value for name, value in node.items() if name != key}
 
 
 def _schedule(

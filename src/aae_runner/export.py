@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,9 +47,10 @@ def export(run: Finished, output: Path) -> list[Path]:
     x = torch.zeros(2, *run.shape, device=run.device)
     programs = {"encoder": torch.export.export(_Encoder(run), (x,), dynamic_shapes=({0: batch},))}
     if run.model.decoder is not None:
-        values = {name: value.to(run.device) for name, value in run.draw(2).items()}
-        shapes = ({name: {0: batch} for name in values},)
-        programs["decoder"] = torch.export.export(_Decoder(run), (values,), dynamic_shapes=shapes)
+        shapes: dict[str, Any] = {name: (2, head.size) for name, head in run.model.heads.items()}
+        values = {name: torch.zeros(shape, device=run.device) for name, shape in shapes.items()}
+        dynamic = ({name: {0: batch} for name in values},)
+        programs["decoder"] = torch.export.export(_Decoder(run), (values,), dynamic_shapes=dynamic)
     paths = []
     for name, program in programs.items():
         content = io.BytesIO()

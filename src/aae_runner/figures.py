@@ -149,16 +149,16 @@ def confusion(counts: NDArray[np.int64], names: Sequence[str], title: str) -> Fi
     """How often each class (a row) is taken for each (a column): per cent of the row, and none where 0.
 
     Args:
-        counts: (K, K) images.
+        counts: (K, outputs) images; outputs beyond the K classes name none, and have no column.
         names: K names of classes.
         title: above the table.
     """
-    share = 100 * counts / counts.sum(1, keepdims=True).clip(1)
+    share = (100 * counts / counts.sum(1, keepdims=True).clip(1))[:, : len(names)]
     size = max(3.6, 0.55 * len(names) + 1.2)
     figure = Figure(figsize=(size, size), layout="constrained", dpi=120)
     axes = figure.add_subplot()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
-    for i, j in zip(*counts.nonzero(), strict=True):
+    for i, j in zip(*share.nonzero(), strict=True):
         text = f"{share[i, j]:.1f}" if share[i, j] < 99.95 else "100"
         axes.text(
             j, i, text, ha="center", va="center", fontsize=8, color="white" if share[i, j] > 50 else INK

@@ -21,8 +21,9 @@ from torch import Tensor
 from yaml import YAMLError
 
 from aae_runner.build import Builder
-from aae_runner.config import Component, Config, check
+from aae_runner.config import Component, Config, check, nearest
 from aae_runner.data import Data, normalize
+from aae_runner.environment import give_back_memory, use_own_cores
 from aae_runner.errors import CheckpointError, ConfigError
 from aae_runner.evaluators import Findings, Snapshot
 from aae_runner.evaluators.snapshot import CHUNK, one_of
@@ -130,7 +131,7 @@ class Finished:
 
     def evaluate(self, split: str = "test") -> Findings:
         """Metrics and figures that the run's evaluators find on a split; on `test`, those of results.json."""
-        return evaluate(self.parts.evaluators.values(), self.snapshot(split), self.config.seed)
+        return evaluate(self.parts.evaluators, self.snapshot(split), self.config.seed)
 
     def encode(self, x: Tensor) -> dict[str, Tensor]:
         """The codes of images: z, and y as probabilities.
@@ -183,7 +184,9 @@ class Finished:
         with torch.no_grad(), exact_products():
             for start in range(0, max(n, 1), CHUNK):
                 part = {name: value[start : start + CHUNK] for name, value in values.items()}
-                decoded = self.model.decode({name: value.to(self.device) for name, value in part.items()})
+                decoded = self.model.decode(
+                    {name: value.to(self.device, torch.float32) for name, value in part.items()}
+                )
                 images.append(decoded.cpu())
         return torch.cat(images)
 
@@ -250,13 +253,16 @@ class Finished:
         return codes
 
 
-def _evaluators(config: Config, overrides: Sequence[str]) -> dict[str, Any]:
+def _evaluators(folder: Path, config: Config, overrides: Sequence[str]) -> dict[str, Any]:
+    known = [*config.evaluators, *(one.split(".")[1] for one in overrides if "._target_=" in one)]
     for one in overrides:
         if not re.fullmatch(r"evaluators\.[^.=]+(\.[^.=]+)*=.*", one, re.DOTALL):
             raise ConfigError(
                 f"{one}: what was trained stays as it is. Allowed: evaluators.NAME.KEY=VALUE, or "
                 "evaluators.NAME=null to leave one out."
             )
+        if (name := re.split("[.=]", one)[1]) not in known:
+            raise ConfigError(f"{one}: {folder} has no evaluator {name}.{nearest(name, known)}")
     try:
         asked = OmegaConf.from_dotlist(list(overrides))
         merged: Any = OmegaConf.to_container(OmegaConf.merge({"evaluators": config.evaluators}, asked))
@@ -314,9 +320,12 @@ def open_run(
         raise ConfigError(f"{folder / 'results.json'}: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / 'results.json'}: damaged ({error}).") from error
-    if data_root is not None:
+    if data_root is not None and "root" in config.data:  # embedded data lie nowhere
         config = replace(config, data={**config.data, "root": str(data_root)})
-    config = replace(config, evaluators=_evaluators(config, overrides))
+    if overrides:
+        config = replace(config, evaluators=_evaluators(folder, config, overrides))
+    use_own_cores()
+    give_back_memory()
     build, where = Builder(trusted, [Path(one).absolute() for one in config_dirs]), choose_device(device)
     with _of_run(folder):
         parts = build_parts(config, build)

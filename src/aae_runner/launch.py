@@ -16,6 +16,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError, YAMLError
 
 from aae_runner.build import Builder, refuse_absent
 from aae_runner.config import CONF, choices, identity, nearest, settle
@@ -53,11 +54,12 @@ def train(overrides: Sequence[str] = (), *, config_dirs: Sequence[str | Path] = 
     """
     folders = [Path(folder).absolute() for folder in config_dirs]
     config, settings = compose(overrides, folders)
-    folder, results = launch(config, settings)
+    folder, _ = launch(config, settings)
 
     from aae_runner.finished import open_run
 
-    return open_run(folder, config_dirs=folders, trusted=results["config"]["trusted"], device=config.device)
+    # what the caller trusts: the file of a finished run may be a stranger's
+    return open_run(folder, config_dirs=folders, trusted=list(config.trusted), device=config.device)
 
 
 def compose(overrides: Sequence[str], folders: Sequence[Path] = ()) -> tuple[DictConfig, HydraConf]:
@@ -71,14 +73,14 @@ def compose(overrides: Sequence[str], folders: Sequence[Path] = ()) -> tuple[Dic
         ConfigError: Hydra cannot compose them.
     """
     refuse_absent(folders)
-    refuse(overrides, folders)
     places = json.dumps([f"file://{folder}" for folder in folders], ensure_ascii=False)  # quoted for Hydra
     try:
+        refuse(overrides, folders)
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             config = hydra.compose(
                 "config", [*overrides, f"hydra.searchpath={places}"], return_hydra_config=True
             )
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(explain(error)) from error
     return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), config.hydra
 
@@ -171,13 +173,15 @@ def left_to_jobs(arguments: Sequence[str]) -> list[str]:
             if override.type is OverrideType.CHANGE and "." in override.key_or_group:
                 keys[place] = override.key_or_group.partition(".")[0]
     return [
-        f"++{text}" if place in keys and swept & {keys[place], "experiment"} else text
+        f"++{text}" if place in keys and swept & {keys[place], "experiment", "variant"} else text
         for place, text in enumerate(arguments)
     ]
 
 
-def explain(error: HydraException | OmegaConfBaseException) -> str:
+def explain(error: HydraException | OmegaConfBaseException | YAMLError) -> str:
     """What Hydra found wrong, in a sentence."""
+    if isinstance(error, MarkedYAMLError) and (mark := error.problem_mark) is not None:
+        return f"{mark.name}, line {mark.line + 1}: this is no yaml ({error.problem})."
     cause = error.__cause__
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")

@@ -267,6 +267,8 @@ class ELBO(Phase):
         if head not in priors or not isinstance(model.heads[head], GaussianHead):
             raise ConfigError(f"the head {head} must be Gaussian and have a prior.")
         self.head, self.prior, self.likelihood = head, priors[head], likelihood
+        if likelihood == "bernoulli" and not isinstance(model.output, nn.Sigmoid):
+            raise ConfigError("likelihood=bernoulli: it needs network.output=sigmoid. Or choose gaussian.")
         name = type(self.prior).__name__
         if not self.prior.has_density:
             raise ConfigError(f"the prior {name} has no density to measure a divergence from.")

@@ -41,7 +41,7 @@ def prior_match(z: Tensor, prior: Prior) -> dict[str, float]:
         whose density is known), `sliced_wasserstein` in units of z, `squared_mmd`.
     """
     n, dimension = z.shape
-    samples = prior.sample(SAMPLES)
+    samples = prior.sample(SAMPLES if dimension <= 3 else 2**15)
     cells = median_cells(samples, 2 ** max(0, (n // 8).bit_length() - 1)) if dimension <= 3 else None
     floor = _floor(samples[: 2**15], prior)
     widths = median_distance(samples[:CHUNK])

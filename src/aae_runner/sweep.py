@@ -1,8 +1,12 @@
 """How the jobs of a sweep ended: a line each in the sweep's folder, a table at its end."""
 
+import contextlib
 import json
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from aae_runner.disk import unwritable
 
 
 @dataclass
@@ -21,17 +25,27 @@ class Outcome:
     """What a search lowers."""
 
     def append_to(self, folder: Path) -> None:
-        """Adds a line to the record of a sweep."""
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "jobs.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(self)) + "\n")
+        """Adds a line to the record of a sweep; where it cannot be written, the job is what it was."""
+        path = folder / "jobs.jsonl"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(self)) + "\n")
+        except OSError as error:
+            print(
+                f"aae-run: {unwritable(path, error)} The closing table lacks job {self.job}.", file=sys.stderr
+            )
 
 
 def read_outcomes(folder: Path) -> list[Outcome]:
     """Of all jobs of a sweep that have ended, in their order."""
     path = folder / "jobs.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return sorted((Outcome(**json.loads(line)) for line in lines), key=lambda one: one.job)
+    outcomes = []
+    for line in lines:
+        with contextlib.suppress(ValueError):  # torn, by a full disk
+            outcomes.append(Outcome(**json.loads(line)))
+    return sorted(outcomes, key=lambda one: one.job)
 
 
 def print_outcomes(outcomes: list[Outcome]) -> None:

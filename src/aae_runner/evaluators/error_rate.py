@@ -44,8 +44,7 @@ class ErrorRate(Evaluator):
             findings["nearest_neighbor_error_rate"] = nearest_neighbor_error(
                 snapshot.images, snapshot.data.labelled
             )
-            k = len(names)  # of more outputs than classes, those beyond are never trained
-            counts = contingency(y, logits[:, :k].argmax(1), k, k)
+            counts = contingency(y, logits.argmax(1), len(names), logits.shape[1])
             findings["confusion"] = figures.confusion(counts, names, "Classes of the test images, per cent")
         return findings
 

@@ -69,7 +69,7 @@ def _ending(*allowed: str) -> Callable[[str], Path]:
 def _parser() -> _Parser:
     parser = _Parser(prog="aae", description="What comes before and after `aae-run`.")
     parser.add_argument("--version", action=_Version, nargs=0, help="name program, torch and device")
-    parser.set_defaults(data_root=None, overrides=[])  # of commands that take none
+    parser.set_defaults(data_root=None, overrides=None)  # of commands that take none
     commands = parser.add_subparsers(required=True, metavar="command")
 
     report = _add(commands, "report", does.report, "final metrics of all runs, mean ± deviation over seeds")
@@ -204,6 +204,9 @@ def _output(command: argparse.ArgumentParser, default: str, text: str, *endings:
 def main() -> None:
     """The command `aae`."""
     arguments, rest = _parser().parse_known_args()
+    if arguments.overrides is not None:  # argparse leaves out those that follow an option
+        arguments.overrides = [*arguments.overrides, *(text for text in rest if text[0] != "-")]
+        rest = [text for text in rest if text[0] == "-"]
     if rest:
         arguments.parser.refuse(rest)
     try:

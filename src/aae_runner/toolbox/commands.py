@@ -190,7 +190,7 @@ def _opened(arguments: Namespace, folder: Path | None = None, device: str = "aut
         config_dirs=arguments.config_dir,
         trusted=arguments.trust,
         device=device,
-        overrides=arguments.overrides,
+        overrides=arguments.overrides or (),
     )
 
 
