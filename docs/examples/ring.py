@@ -33,7 +33,7 @@ class Ring(Prior):
         return torch.stack([r * angle.cos(), r * angle.sin()], dim=1)
 
     def log_density(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """See `Prior.log_density`; optional, but the latent map's measures and `variant=vae` need it."""
+        """See `Prior.log_density`; optional, but the measure `outside` and `variant=vae` need it."""
         r = z.norm(dim=1)
         # noise may carry a sample through the center, so -r leads to the same place as r
         both = torch.stack([r - self.radius, r + self.radius]) / self.std

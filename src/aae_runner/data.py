@@ -212,7 +212,8 @@ class Data:
     @property
     def labelled(self) -> Images:
         """The images whose labels may be used."""
-        return self.first("labelled", len(self._chosen))
+        every = len(self._chosen) == len(self.train)  # then no copy is needed
+        return self.train if every else self.first("labelled", len(self._chosen))
 
     def first(self, stream: str, n: int) -> Images:
         """The first n images of a stream, with the labels that it shows."""
