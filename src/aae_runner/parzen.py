@@ -81,20 +81,29 @@ def log_likelihoods(images: Tensor, chunks: Iterable[Tensor], sigmas: Sequence[f
         samples = chunk.double()
         lengths = samples.square().sum(1)
         for x, total in zip(images.split(CHUNK), totals.split(CHUNK), strict=True):
-            squares = x.square().sum(1, keepdim=True) + lengths - 2 * x @ samples.T  # |x - s|²
-            total.copy_(torch.logaddexp(total, _log_sums(squares, sigmas)))  # a view of totals
+            squares = torch.addmm(lengths, x, samples.T, alpha=-2)  # |x - s|², less the |x|² of its row
+            sums = _log_sums(squares, x.square().sum(1), sigmas)
+            total.copy_(torch.logaddexp(total, sums))  # a view of totals
         count += len(chunk)
     dimension = images.shape[1]
     normalizers = [math.log(count) + dimension * math.log(s * math.sqrt(2 * math.pi)) for s in sigmas]
     return totals - totals.new_tensor(normalizers)
 
 
-def _log_sums(squares: Tensor, sigmas: Sequence[float]) -> Tensor:
-    """log of the sum over columns of exp(-squares / 2 sigma²), (rows, len(sigmas))."""
+def _log_sums(squares: Tensor, more: Tensor, sigmas: Sequence[float]) -> Tensor:
+    """log of the sum over columns of exp(-(squares + more) / 2 sigma²), (rows, len(sigmas)).
+
+    Args:
+        squares: (rows, columns); used up.
+        more: (rows,).
+        sigmas: window widths.
+    """
     nearest = squares.amin(1)
-    excess = (squares - nearest.unsqueeze(1)).float()  # the largest term of each sum is 1
+    excess = squares.sub_(nearest.unsqueeze(1)).float()  # the largest term of each sum is 1
     columns = []
     for sigma in sigmas:
         scale = -0.5 / sigma**2
-        columns.append((scale * excess).exp().sum(1).double().log() + scale * nearest)
+        # exp(-80) adds nothing to a sum whose largest term is 1; where exp vanishes, it takes ten times as long
+        terms = (scale * excess).clamp_min_(-80)
+        columns.append(terms.exp_().sum(1).double().log() + scale * (nearest + more))
     return torch.stack(columns, dim=1)
