@@ -103,8 +103,7 @@ def _log_sums(squares: Tensor, more: Tensor, sigmas: Sequence[float]) -> Tensor:
     columns = []
     for sigma in sigmas:
         scale = -0.5 / sigma**2
-        # exp(-80) adds nothing to a sum whose largest term is 1; where exp vanishes, it takes ten times as
-        # long
+        # a smaller term adds nothing to a sum whose largest is 1, and exp takes ten times as long for it
         terms = (scale * excess).clamp_min_(-80)
         columns.append(terms.exp_().sum(1).double().log() + scale * (nearest + more))
     return torch.stack(columns, dim=1)
