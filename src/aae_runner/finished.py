@@ -269,8 +269,8 @@ def _evaluators(folder: Path, config: Config, overrides: Sequence[str]) -> dict[
     except (OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}.") from error
     left = {name: node for name, node in merged["evaluators"].items() if node is not None}
-    own_kind: dict[str, Any] = check(dict[str, Component], left, "evaluators")
-    return own_kind
+    checked: dict[str, Any] = check(dict[str, Component], left, "evaluators")
+    return checked
 
 
 @contextlib.contextmanager

@@ -205,8 +205,8 @@ def main() -> None:
     """The command `aae`."""
     arguments, rest = _parser().parse_known_args()
     if arguments.overrides is not None:  # argparse leaves out those that follow an option
-        arguments.overrides = [*arguments.overrides, *(text for text in rest if text[0] != "-")]
-        rest = [text for text in rest if text[0] == "-"]
+        arguments.overrides = [*arguments.overrides, *(text for text in rest if not text.startswith("-"))]
+        rest = [text for text in rest if text.startswith("-")]
     if rest:
         arguments.parser.refuse(rest)
     try:
