@@ -61,7 +61,8 @@ def test_a_record_that_a_full_disk_has_torn_keeps_its_other_jobs(
         Outcome(number, ["seed=0"]).append_to(tmp_path)
     with (tmp_path / "jobs.jsonl").open("a") as file:
         file.write('{"job": 2, "over')
-    assert [one.job for one in read_outcomes(tmp_path)] == [0, 1]
+    Outcome(4, []).append_to(tmp_path)
+    assert [one.job for one in read_outcomes(tmp_path)] == [0, 1, 4]
     Outcome(3, []).append_to(tmp_path / "jobs.jsonl")  # no folder
     assert "The closing table lacks job 3." in capsys.readouterr().err
 

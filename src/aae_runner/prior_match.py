@@ -17,6 +17,9 @@ from aae_runner.priors import Prior
 SAMPLES = 2**20
 """Of the prior, by which it is cut into cells."""
 
+FEWER = 2**15
+"""Of the prior, by which its lowest density is found; all that are drawn where there are no cells."""
+
 DIRECTIONS = 128
 """On which the sliced distance projects; the same in every run."""
 
@@ -41,9 +44,9 @@ def prior_match(z: Tensor, prior: Prior) -> dict[str, float]:
         whose density is known), `sliced_wasserstein` in units of z, `squared_mmd`.
     """
     n, dimension = z.shape
-    samples = prior.sample(SAMPLES if dimension <= 3 else 2**15)
+    samples = prior.sample(SAMPLES if dimension <= 3 else FEWER)
     cells = median_cells(samples, 2 ** max(0, (n // 8).bit_length() - 1)) if dimension <= 3 else None
-    floor = _floor(samples[: 2**15], prior)
+    floor = _floor(samples[:FEWER], prior)
     widths = median_distance(samples[:CHUNK])
     other, directions = prior.sample(n), fixed_directions(dimension, z.device)
 

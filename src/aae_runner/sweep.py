@@ -29,8 +29,11 @@ class Outcome:
         path = folder / "jobs.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            torn = path.is_file() and not path.read_bytes().endswith(
+                b"\n"
+            )  # a full disk's; this line stays whole
             with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(self)) + "\n")
+                file.write("\n" * torn + json.dumps(asdict(self)) + "\n")
         except OSError as error:
             print(
                 f"aae-run: {unwritable(path, error)} The closing table lacks job {self.job}.", file=sys.stderr
