@@ -1,5 +1,6 @@
 """The Parzen estimate against densities known in closed form, and against its definition in float64."""
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from aae_runner import parzen
 from aae_runner.build import Builder
 from aae_runner.errors import ConfigError
-from aae_runner.evaluators import Snapshot
+from aae_runner.evaluators import Snapshot, distributions
 from aae_runner.experiment import evaluate
 from aae_runner.parts import build_parts
 from aae_runner.parzen import SIGMAS, estimate, log_likelihoods
@@ -155,3 +156,17 @@ def test_a_label_head_is_sampled_from_its_prior_and_must_have_one() -> None:
     with pytest.raises(ConfigError, match=r"evaluators\.log_likelihood.*prior of the head label"):
         build_parts(composed(added, *small, "priors.label=null",
                              "phases.regularization=null"), Builder())  # fmt: skip
+
+
+def test_a_long_estimate_says_how_far_it_is_where_no_bar_can_be_drawn(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = experiment("variant=basic", "evaluators.log_likelihood.samples=3000")
+    monkeypatch.setattr(distributions, "MINUTE", 0)
+    log = logging.getLogger("aae_runner")
+    monkeypatch.setattr(log, "handlers", [caplog.handler])
+    monkeypatch.setattr(log, "propagate", False)
+    log.setLevel(logging.INFO)
+    evaluate({"it": run.evaluators["log_likelihood"]},
+             Snapshot(run.model.eval(), run.priors, run.data, "test"), 0)  # fmt: skip
+    assert caplog.messages == [f"log-likelihood: {share} % done" for share in (33, 50, 83, 100)]

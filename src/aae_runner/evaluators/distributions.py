@@ -1,5 +1,7 @@
 """How near distributions come: the generated images to the real ones, the codes to their prior."""
 
+import logging
+import time
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -16,8 +18,13 @@ from aae_runner.model import Model
 from aae_runner.prior_match import prior_match
 from aae_runner.priors import Prior
 
+log = logging.getLogger("aae_runner")
+
 VALIDATION = 1000
 """Validation images on which Parzen's sigma is chosen."""
+
+MINUTE = 60
+"""Seconds between two lines on how far Parzen's samples are, where no bar can be drawn."""
 
 
 class LogLikelihood(Evaluator):
@@ -48,15 +55,21 @@ class LogLikelihood(Evaluator):
             for split in (snapshot.data.valid[:VALIDATION], snapshot.images)
         )
         console = get_console()
+        said = time.monotonic()
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("log-likelihood", total=None)
+            task = progress.add_task("log-likelihood", total=2 * self.samples)  # which are drawn twice
 
             def draw() -> Iterator[Tensor]:
-                for start in progress.track(range(0, self.samples, parzen.CHUNK), task_id=task):
+                nonlocal said
+                for start in range(0, self.samples, parzen.CHUNK):
                     n = min(parzen.CHUNK, self.samples - start)
                     torch.manual_seed(derive_seed("parzen", start))  # so that drawing again draws the same
                     values = {name: snapshot.priors[name].sample(n) for name in snapshot.model.heads}
                     yield snapshot.model.decode(values).flatten(1)
+                    progress.advance(task, n)
+                    if progress.disable and time.monotonic() - said > MINUTE:
+                        said = time.monotonic()
+                        log.info("log-likelihood: %.0f %% done", progress.tasks[task].percentage)
 
             found = parzen.estimate(images, valid, draw)
         return {

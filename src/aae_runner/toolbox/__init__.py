@@ -1,6 +1,7 @@
 """`aae`: what comes before and after a run. Here is what one may ask for."""
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -203,6 +204,8 @@ def _output(command: argparse.ArgumentParser, default: str, text: str, *endings:
 
 def main() -> None:
     """The command `aae`."""
+    logging.basicConfig(format="aae: %(message)s")  # to stderr; stdout is for what was asked
+    logging.getLogger("aae_runner").setLevel(logging.INFO)
     arguments, rest = _parser().parse_known_args()
     if arguments.overrides is not None:  # argparse leaves out those that follow an option
         arguments.overrides = [*arguments.overrides, *(text for text in rest if not text.startswith("-"))]
