@@ -35,6 +35,11 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
         old.unlink()
 
 
+def exists(folder: Path) -> bool:
+    """Whether a state was ever saved there, be it sound or not."""
+    return any(folder.glob("step_*.pt"))
+
+
 def load(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     """The newest sound state, or None where none was ever saved; and what was wrong with newer ones.
 

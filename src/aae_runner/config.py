@@ -154,8 +154,9 @@ class Config:
     engine: Literal["auto", "eager", "compile", "graph"]
     trusted: list[str]
     reference: Reference | None
-    # two keys that runs of an earlier version do not have, and can be opened all the same
+    # keys that runs of an earlier version do not have, and can be opened all the same
     objective: str | None = None
+    weights: str | None = None
     autocast: bool | Literal["force"] = False
     logging: Logging
     checkpoint: Checkpointing
@@ -303,8 +304,8 @@ def identity(config: Config) -> str:
     """
     content = tree(config)
     dropped = constant_keys(config.data)
-    if not config.autocast:
-        dropped.append("autocast")  # so that runs of before there was this key keep their name
+    # so that runs of before there were these keys keep their name
+    dropped += ["autocast"] * (not config.autocast) + ["weights"] * (config.weights is None)
     for key in dropped:
         node = content
         *parents, last = key.split(".")

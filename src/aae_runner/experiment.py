@@ -21,6 +21,7 @@ from aae_runner.model import Model
 from aae_runner.parts import build_parts
 from aae_runner.precision import autocast, choose_precision, exact_products
 from aae_runner.priors import Prior
+from aae_runner.weights import start_with
 from aae_runner.words import counted
 
 CALIBRATION = 10_000
@@ -39,8 +40,8 @@ class Experiment:
     evaluators: Mapping[str, Evaluator]
     engine: Engine
     """How its updates are computed."""
-    arithmetic: str
-    """How it computes, for the log."""
+    remarks: list[str]
+    """What its log begins with: how it computes, and whose weights it starts with."""
 
     @property
     def total_steps(self) -> int:
@@ -174,11 +175,17 @@ def read_data(config: Config, build: Builder, corrupt: nn.Module, device: torch.
     return Data(splits, facts, seed=config.seed, batch=batch, corrupt=corrupt, device=device)
 
 
-def prepare(config: Config, build: Builder) -> Experiment:
+def prepare(config: Config, build: Builder, *, begun: bool = False) -> Experiment:
     """Builds all parts of a run; what is wrong with the config is found before data are read or downloaded.
+
+    Args:
+        config: the settled config.
+        build: makes components.
+        begun: a saved state will be loaded, so `config.weights` may be gone.
 
     Raises:
         ConfigError: a part cannot be built as asked.
+        CheckpointError: the weights that it shall start with are damaged.
         DataError: the data are missing or damaged.
     """
     device = choose_device(config.device)
@@ -190,6 +197,14 @@ def prepare(config: Config, build: Builder) -> Experiment:
     )
     torch.set_flush_denormal(True)  # they slow a CPU down and mean nothing here
     parts = build_parts(config, build)
+    arithmetic = (
+        f"Matrix products at precision {precision} (relative error {error:.0e}), on {device}, "
+        f"{counted(torch.get_num_threads(), 'thread')}, engine {engine.name}"
+        + (", updates in bfloat16 (autocast)." if config.autocast else ".")
+    )
+    remarks = [arithmetic]
+    if config.weights is not None and not begun:
+        remarks.append(start_with(parts.model, config.weights, config.seed))
     for name, phase in parts.phases.items():  # only to find mistakes before the data are read
         _schedule(config, build, name, phase, engine=engine, steps_per_epoch=1)
     data = read_data(config, build, parts.corrupt, device)
@@ -199,12 +214,7 @@ def prepare(config: Config, build: Builder) -> Experiment:
         _schedule(config, build, name, phase, engine=engine, steps_per_epoch=data.steps_per_epoch)
         for name, phase in parts.phases.items()
     ]
-    arithmetic = (
-        f"Matrix products at precision {precision} (relative error {error:.0e}), on {device}, "
-        f"{counted(torch.get_num_threads(), 'thread')}, engine {engine.name}"
-        + (", updates in bfloat16 (autocast)." if config.autocast else ".")
-    )
-    return Experiment(config, data, parts.model, parts.priors, phases, parts.evaluators, engine, arithmetic)
+    return Experiment(config, data, parts.model, parts.priors, phases, parts.evaluators, engine, remarks)
 
 
 def _schedule(

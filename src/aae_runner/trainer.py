@@ -10,6 +10,7 @@ from typing import Any
 
 import safetensors.torch
 
+from aae_runner import checkpoint
 from aae_runner.build import Builder
 from aae_runner.config import CONSTANT_KEYS, Config, identity, tree
 from aae_runner.disk import locked, tidy, unwritable, write
@@ -50,14 +51,16 @@ def train(config: Config, folder: Path, build: Builder, texts: Mapping[str, str]
             )
             return results
         with stop.interrupts("Stopped before the first step; the same command starts again."):
-            experiment = prepare(config, build)
+            begun = config.resume and checkpoint.exists(folder / "checkpoints")
+            experiment = prepare(config, build, begun=begun)
         if not config.resume:
             _move_aside(folder)
         with locked(folder), _log_file(folder):
             tidy(folder)
             for name, text in texts.items():
                 write(folder / name, text.encode())
-            log.info("%s", experiment.arithmetic)
+            for remark in experiment.remarks:
+                log.info("%s", remark)
             return _train(experiment, folder, stop, texts.get(".hydra/config.yaml", ""))
 
 
