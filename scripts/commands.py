@@ -32,6 +32,7 @@ TURNED = {
     r"\bhydra\.sweeper\.n_trials=\S+": "",
     r"\bsearch=": "hydra.sweeper.n_trials=1 search=",
     r"\bruns/digits/clustering/[0-9a-f]{10}\b": "$(ls -td runs/digits/clustering/* | head -n 1)",
+    r"\bIDENTITY\b": "$(ls runs/digits/semi_supervised | head -n 1)",
     r"\bRUN\b": "$(ls -d runs/digits/semi_supervised/*/seed0 | head -n 1)",
     r"\bFOLDER\b": "pets",
     r"^exec ": "",

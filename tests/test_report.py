@@ -41,6 +41,28 @@ def report(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -
     return run
 
 
+def test_the_report_compares_seed_by_seed_on_the_split_that_one_names(tmp_path: Path, report: Report) -> None:
+    for name, rates in (("0123456789", (0.02, 0.03)), ("abcdefabcd", (0.05, 0.08))):
+        for seed, rate in enumerate(rates):
+            finished(tmp_path / "digits" / "basic" / name / f"seed{seed}", **{"valid/error_rate": rate})
+    asked = tmp_path, "--against", "0123456789", "--split", "valid", "--format"
+    _, row = json.loads(report(*asked, "json")[1])
+    assert (row["metric"], row["difference"]) == ("valid/error_rate", pytest.approx(0.04))
+    for form in ("table", "markdown", "html"):
+        assert "+4.00 ± 1.00 points" in report(*asked, form)[1]
+
+
+def test_against_what_there_is_not_the_report_says_what_there_is(tmp_path: Path, report: Report) -> None:
+    finished(tmp_path / "digits" / "basic" / "0123456789" / "seed0")
+    status, _, said = report(tmp_path, "--against", "012345678")
+    assert (status, "no such identity. Did you mean 0123456789?" in said) == (2, True)
+    status, _, said = report(tmp_path, "--against", "0123456789")
+    assert (status, "no other run here has its data and one of its seeds" in said) == (2, True)
+    finished(tmp_path / "digits" / "basic" / "0123456789" / "seed1", epochs=9)
+    status, _, said = report(tmp_path, "--against", "0123456789")
+    assert (status, "there are 2 of it, of other data or epochs" in said) == (2, True)
+
+
 def test_the_report_gives_mean_and_deviation_over_seeds_of_one_length_beside_the_paper(
     tmp_path: Path,
 ) -> None:

@@ -9,7 +9,7 @@ from conftest import finished, three_seeds
 from scipy import stats
 
 from aae_runner.report import seeds_table
-from aae_runner.series import _called, read_series
+from aae_runner.series import _called, against, read_series
 from aae_runner.summary import interval, rows
 
 
@@ -23,6 +23,23 @@ def test_a_row_holds_the_statistics_of_its_seeds_as_fractions(tmp_path: Path) ->
     )
     assert row.difference == pytest.approx(0.07 / 3 - 0.019)
     assert (other.reference, other.source, other.difference) == (0.9, "a fresh prior sample", None)
+
+
+def test_against_another_series_the_difference_is_that_of_pairs_of_one_seed_with_its_standard_error(
+    tmp_path: Path,
+) -> None:
+    three_seeds(tmp_path)  # 0.01, 0.02, 0.04
+    for seed, rate in ((1, 0.03), (2, 0.06), (7, 0.5)):
+        finished(tmp_path / "digits" / "basic" / "abcdefabcd" / f"seed{seed}", rate)
+    finished(tmp_path / "digits" / "basic" / "no_seed_in" / "seed9", 0.5)
+    base, other = against(read_series([tmp_path])[0], "0123456789")
+    first, row = rows([base])[0], rows([other])[0]
+    assert first.source == "Table 2"  # beside the paper, as ever
+    assert (row.seeds, row.source) == (3, f"{base.name}, 2 seeds")
+    assert row.reference == pytest.approx(0.03)
+    pairs = [0.03 - 0.02, 0.06 - 0.04]
+    assert (row.difference, row.difference_error) == pytest.approx((np.mean(pairs), stats.sem(pairs)))
+    assert "+1.50 ± 0.50 points" in seeds_table([base, other])
 
 
 @pytest.mark.parametrize("n", [2, 5, 30])

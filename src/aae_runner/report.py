@@ -48,7 +48,7 @@ def _digits(deviation: float | None) -> str:
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """A row as a person reads it, by `COLUMNS`; a difference of rates is in points."""
+    """A row as a person reads it, by `COLUMNS`; a difference of rates is in points, ± its standard error."""
     tag, digits = row.metric, _digits(row.deviation)
     found = _joined(tag, " ± ", row.mean, row.deviation, digits=digits)
     interval, beside, difference = "", "", ""
@@ -57,8 +57,9 @@ def cells(row: Row) -> tuple[str, ...]:
     if row.reference is not None:
         beside = f"{readable(tag, row.reference, row.reference_deviation)} ({row.source})"
     if row.difference is not None:
-        points = f"{100 * row.difference:+.2f} points"
-        difference = points if is_share(tag) else f"{row.difference:+.4g}"
+        scale, form, unit = (100, ".2f", " points") if is_share(tag) else (1, ".4g", "")
+        error = f" ± {scale * row.difference_error:{form}}" if row.difference_error is not None else ""
+        difference = f"{scale * row.difference:+{form}}{error}{unit}"
     return tag.removeprefix("test/"), found, interval, str(row.seeds), beside, difference
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aae_runner.config import CONSTANT_KEYS, Reference, check, constant_keys
+from aae_runner.config import CONSTANT_KEYS, Reference, check, constant_keys, nearest
 from aae_runner.differences import differences
 from aae_runner.errors import AAEError, ConfigError
 
@@ -63,6 +63,8 @@ class Series:
     """What the other series of the experiment, data set and variant have otherwise: KEY=VALUE KEY=VALUE."""
     runs: list[Run]
     """At least one, in the order of their seeds."""
+    against: "Series | None" = None
+    """Another of the same data, from which it is to be told apart seed by seed."""
 
     @property
     def name(self) -> str:
@@ -71,11 +73,12 @@ class Series:
         return f"{experiment} {Path(self.folder).name}" if experiment else self.folder
 
 
-def read_series(roots: Sequence[Path]) -> tuple[list[Series], list[str]]:
+def read_series(roots: Sequence[Path], split: str = "test") -> tuple[list[Series], list[str]]:
     """Finds the finished runs under folders, but for those moved aside by resume=false.
 
     Args:
         roots: folders; one may lie in another, or be a run itself.
+        split: of which the metrics are: `test` or `valid`.
 
     Returns:
         The runs by what they learned and how long, and a sentence for each that is left out: its results.json
@@ -94,7 +97,7 @@ def read_series(roots: Sequence[Path]) -> tuple[list[Series], list[str]]:
         if "~" in folder.name:
             continue
         try:
-            run = _read(folder)
+            run = _read(folder, split)
         except (
             AAEError,
             ArithmeticError,
@@ -147,6 +150,39 @@ def beside_the_paper(series: Iterable[Series]) -> list[Series]:
     return [one for *_, one in sorted(found, key=lambda row: row[:2])]
 
 
+def against(series: Sequence[Series], identity: str) -> list[Series]:
+    """One series, and each other of its data that has seeds in common with it, to be told apart from it.
+
+    Args:
+        series: all there are.
+        identity: of the one, the last part of its folder.
+
+    Raises:
+        ConfigError: there is none of this identity, there are several, or none to be told apart from it.
+    """
+    bases = [one for one in series if one.runs[0].identity == identity]
+    if not bases:
+        names = nearest(identity, sorted({one.runs[0].identity for one in series}))
+        raise ConfigError(f"--against {identity}: there is no such identity.{names}")
+    if len(bases) > 1:
+        raise ConfigError(
+            f"--against {identity}: there are {len(bases)} of it, of other data or epochs. Name folders that "
+            "hold one."
+        )
+    (base,) = bases
+    seeds = {run.seed for run in base.runs}
+    others = [
+        replace(one, against=base)
+        for one in series
+        if one is not base
+        and one.runs[0].data == base.runs[0].data
+        and seeds & {run.seed for run in one.runs}
+    ]
+    if not others:
+        raise ConfigError(f"--against {identity}: no other run here has its data and one of its seeds.")
+    return [base, *others]
+
+
 def unfinished(roots: Sequence[Path]) -> list[Path]:
     """The folders of runs that have begun and have no results yet, but for those moved aside."""
     begun = {path.parent for root in roots for name in BEGUN for path in root.rglob(name)}
@@ -197,10 +233,10 @@ def _settings(names: Sequence[str], series: Sequence[Sequence[Run]]) -> list[str
     return told
 
 
-def _read(folder: Path) -> Run:
+def _read(folder: Path, split: str) -> Run:
     results = plain(json.loads((folder / "results.json").read_text(encoding="utf-8")))
     config, environment, paper = results["config"], results["environment"], results["config"]["reference"]
-    metrics = {tag: float(value) for tag, value in results.items() if tag.startswith("test/")}
+    metrics = {tag: float(value) for tag, value in results.items() if tag.startswith(f"{split}/")}
     seconds = float(environment["seconds"])
     for name, value in (*metrics.items(), ("seconds", seconds)):
         if not abs(value) < 1e100:  # also what is not a number

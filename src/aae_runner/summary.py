@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from scipy.special import stdtrit
 
 from aae_runner.series import Series
+from aae_runner.words import counted
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ class Row:
     high: float | None
     """... to here."""
     reference: float | None
-    """The paper's number, or the mean of that of a fresh prior sample."""
+    """The paper's number, or the mean of that of a fresh prior sample, or of another series."""
     reference_deviation: float | None
     source: str | None
     """Where the reference is from."""
     difference: float | None
-    """Mean less the paper's number."""
+    """Mean less the paper's number; or from another series, the mean over the seeds that both have."""
+    difference_error: float | None
+    """The standard error of this mean over seeds; None where there is but one, and of the paper's number."""
     seconds: float
     """Of a run, on average."""
     note: str
@@ -68,22 +71,51 @@ def is_share(tag: str) -> bool:
 def _row(series: Series, tag: str) -> Row:
     first = series.runs[0]
     values = [run.metrics[tag] for run in series.runs if tag in run.metrics]
-    fresh = [run.metrics[beside] for run in series.runs if (beside := f"{tag}_reference") in run.metrics]
     mean = statistics.fmean(values)
     many = len(values) > 1
     low, high = interval(values) if many else (None, None)
     if is_share(tag) and low is not None and high is not None:
         low, high = max(0.0, low), min(1.0, high)
-    paper = first.reference if first.reference and first.reference.metric == tag else None
+    beside = _beside_another if series.against else _beside
+    reference, reference_deviation, source, difference, difference_error = beside(series, tag, mean)
     return Row(
         first.experiment, series.folder, series.settings, first.epochs, tag, len(values), mean,
         deviation=statistics.stdev(values) if many else None,
         low=low,
         high=high,
-        reference=paper.value if paper else statistics.fmean(fresh) if fresh else None,
-        reference_deviation=paper.deviation if paper else None,
-        source=paper.source if paper else "a fresh prior sample" if fresh else None,
-        difference=mean - paper.value if paper else None,
+        reference=reference,
+        reference_deviation=reference_deviation,
+        source=source,
+        difference=difference,
+        difference_error=difference_error,
         seconds=statistics.fmean(run.seconds for run in series.runs),
         note=first.note,
     )  # fmt: skip
+
+
+_Beside = tuple[float | None, float | None, str | None, float | None, float | None]
+"""Of a `Row`: reference, its deviation, its source, difference, its standard error."""
+
+
+def _beside(series: Series, tag: str, mean: float) -> _Beside:
+    paper = series.runs[0].reference
+    if paper is not None and paper.metric == tag:
+        return paper.value, paper.deviation, paper.source, mean - paper.value, None
+    fresh = [run.metrics[beside] for run in series.runs if (beside := f"{tag}_reference") in run.metrics]
+    if fresh:
+        return statistics.fmean(fresh), None, "a fresh prior sample", None, None
+    return None, None, None, None, None
+
+
+def _beside_another(series: Series, tag: str, mean: float) -> _Beside:
+    """Seed by seed: what two runs of one seed share, such as their labelled subset, cancels out."""
+    assert series.against is not None
+    theirs = {run.seed: run.metrics[tag] for run in series.against.runs if tag in run.metrics}
+    ours = {run.seed: run.metrics[tag] for run in series.runs if tag in run.metrics and run.seed in theirs}
+    if not ours:
+        return None, None, None, None, None
+    differences = [value - theirs[seed] for seed, value in ours.items()]
+    n = len(differences)
+    error = statistics.stdev(differences) / math.sqrt(n) if n > 1 else None
+    source = f"{series.against.name}, {counted(n, 'seed')}"
+    return statistics.fmean(theirs[seed] for seed in ours), None, source, statistics.fmean(differences), error

@@ -96,8 +96,9 @@ def _overview(series: Sequence[Series]) -> Element:
         for row in rows([one])[:1]
     ]
     caption = (
-        "A final metric of each experiment on the test split: mean ± standard deviation over seeds, and the "
-        "95 % interval of the mean by Student's t, beside the paper's number or that of a fresh prior sample."
+        "A final metric of each experiment: mean ± standard deviation over seeds, and the 95 % interval of "
+        "the mean by Student's t, beside the paper's number, that of a fresh prior sample, or, seed by seed, "
+        "that of another experiment."
     )
     return table(["experiment", "settings", *COLUMNS, "epochs"], lines, caption, "sortable")
 

@@ -81,6 +81,11 @@ def _parser() -> _Parser:
         "--paper", action="store_true", help="only what the paper has a number for, in its order"
     )
     report.add_argument(
+        "--against", metavar="IDENTITY",
+        help="how the others differ from this one, seed by seed, ± the standard error of that",
+    )  # fmt: skip
+    report.add_argument("--split", choices=["test", "valid"], default="test", help="(default: test)")
+    report.add_argument(
         "--format",
         choices=tuple(does.ENDINGS.values()),
         help="(default: by the ending of FILE, or table)",

@@ -27,7 +27,7 @@ def report(arguments: Namespace) -> None:
     """Final metrics of all runs."""
     from aae_runner.page import page
     from aae_runner.report import as_json, comma_separated, markdown, seeds_table, waiting
-    from aae_runner.series import beside_the_paper, read_series, unfinished
+    from aae_runner.series import against, beside_the_paper, read_series, unfinished
 
     output: Path | None = arguments.output
     by_ending = ENDINGS[output.suffix] if output else None
@@ -37,11 +37,13 @@ def report(arguments: Namespace) -> None:
             f"-o {output}: by its ending {by_ending}, but --format says {kind}. Leave --format out, or give "
             "the file another ending."
         )
-    series, left_out = read_series(arguments.runs)
+    series, left_out = read_series(arguments.runs, arguments.split)
     for sentence in left_out:
         print(f"aae: {sentence}", file=sys.stderr)
     if arguments.paper:
         series = beside_the_paper(series)
+    if arguments.against:
+        series = against(series, arguments.against)
     shown = {
         "table": seeds_table,
         "markdown": markdown,
