@@ -153,6 +153,8 @@ WRONG = {
     "seed=-1": ["seed=-1"],
     "schedule=": ["schedule"],
     "data.labels==3": ["data.labels==3"],
+    "runs=seed0~1": ["runs=seed0~1: cannot be read", "quoted twice: \"runs='seed0~1'\"."],
+    "weights=nowhere": ["weights=nowhere: neither it nor its folder seed0 is a finished run"],
 }
 
 

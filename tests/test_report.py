@@ -57,10 +57,29 @@ def test_against_what_there_is_not_the_report_says_what_there_is(tmp_path: Path,
     status, _, said = report(tmp_path, "--against", "012345678")
     assert (status, "no such identity. Did you mean 0123456789?" in said) == (2, True)
     status, _, said = report(tmp_path, "--against", "0123456789")
-    assert (status, "no other run here has its data and one of its seeds" in said) == (2, True)
-    finished(tmp_path / "digits" / "basic" / "0123456789" / "seed1", epochs=9)
-    status, _, said = report(tmp_path, "--against", "0123456789")
-    assert (status, "there are 2 of it, of other data or epochs" in said) == (2, True)
+    nothing = "no other run here has its data, a metric and a seed of it"
+    for number, (seed, fingerprint) in enumerate(((0, "g"), (9, "f"))):
+        folder = tmp_path / "digits" / "basic" / f"abcdefabc{number}" / f"seed{seed}"
+        finished(folder, data={"fingerprint": fingerprint, "note": ""})
+        status, _, said = report(tmp_path, "--against", "0123456789")
+        assert (status, nothing in said) == (2, True)
+    status, _, said = report(tmp_path, "--split", "valid")
+    assert (status, "it never looked at the validation split" in said) == (2, True)
+    status, _, said = report(tmp_path, "--paper", "--against", "0123456789")
+    assert (status, "its numbers are of the test split" in said) == (2, True)
+
+
+def test_of_several_lengths_each_run_is_compared_with_that_of_its_own(tmp_path: Path, report: Report) -> None:
+    for name, seed, epochs, rate in (
+        ("0123456789", 0, 5, 0.02), ("0123456789", 1, 9, 0.5),
+        ("abcdefabcd", 0, 5, 0.05), ("abcdefabc1", 1, 7, 0.6),
+    ):  # fmt: skip
+        finished(tmp_path / "digits" / "basic" / name / f"seed{seed}", rate, epochs=epochs)
+    found = json.loads(report(tmp_path, "--against", "0123456789", "--format", "json")[1])
+    rates = {(row["run"][-10:], row["epochs"]): row for row in found if row["metric"] == "test/error_rate"}
+    assert rates["abcdefabcd", 5]["difference"] == pytest.approx(0.03)
+    assert rates["abcdefabc1", 7]["difference"] == pytest.approx(0.1)
+    assert "9 epochs" in rates["abcdefabc1", 7]["source"]
 
 
 def test_the_report_gives_mean_and_deviation_over_seeds_of_one_length_beside_the_paper(

@@ -35,7 +35,7 @@ def test_against_another_series_the_difference_is_that_of_pairs_of_one_seed_with
     base, other = against(read_series([tmp_path])[0], "0123456789")
     first, row = rows([base])[0], rows([other])[0]
     assert first.source == "Table 2"  # beside the paper, as ever
-    assert (row.seeds, row.source) == (3, f"{base.name}, 2 seeds")
+    assert (row.seeds, row.source) == (3, f"{base.name}, 5 epochs, 2 common seeds")
     assert row.reference == pytest.approx(0.03)
     pairs = [0.03 - 0.02, 0.06 - 0.04]
     assert (row.difference, row.difference_error) == pytest.approx((np.mean(pairs), stats.sem(pairs)))

@@ -22,7 +22,7 @@ def test_a_run_starts_with_the_parts_that_fit_and_draws_the_others_as_it_would_h
     for name, tensor in begun.model.state_dict().items():
         from_earlier = name.startswith(("encoder.", "heads.label."))  # z has 2 dimensions here, and 5 there
         assert torch.equal(tensor, given[name] if from_earlier else alone[name]), name
-    said = begun.remarks[-1]
+    said = str(begun.start)
     assert f"Started with encoder, heads.label of {earlier.folder}/model.safetensors (sha256 " in said
     assert said.endswith("; heads.style, join, decoder drawn anew.")
 
@@ -30,13 +30,37 @@ def test_a_run_starts_with_the_parts_that_fit_and_draws_the_others_as_it_would_h
 def test_of_several_seeds_runs_that_of_the_same_seed_is_taken_and_both_have_one_identity(
     run: Run, tmp_path: Path
 ) -> None:
-    for seed in (0, 3):
-        shutil.copytree(run("clustering").folder, tmp_path / f"seed{seed}")
-    for seed in (0, 3):
-        said = experiment(*PLANE, f"weights={tmp_path}", f"seed={seed}").remarks[-1]
-        assert f"{tmp_path}/seed{seed}/model.safetensors" in said
-    first, second = (composed(*PLANE, f"weights={tmp_path}", f"seed={seed}") for seed in (0, 3))
+    for seed, variant in ((0, "clustering"), (3, "semi_supervised")):
+        shutil.copytree(run(variant).folder, tmp_path / f"seed{seed}")
+    for seed, variant in ((0, "clustering"), (3, "semi_supervised")):
+        begun = experiment(*PLANE, f"weights={tmp_path}", f"seed={seed}")
+        given = run(variant).model.encoder.state_dict()
+        assert all(
+            torch.equal(tensor, given[key]) for key, tensor in begun.model.encoder.state_dict().items()
+        )
+    first, second = (
+        composed(*PLANE, f"weights={tmp_path}{end}", f"seed={seed}") for seed, end in ((0, "/"), (3, ""))
+    )
     assert identity(first) == identity(second) != identity(composed(*PLANE))
+
+
+def test_labels_of_another_subset_that_the_earlier_run_was_shown_are_told(run: Run) -> None:
+    weights = f"weights={run('semi_supervised').folder}"
+    same, other = (str(experiment(weights, f"seed={seed}").start) for seed in (0, 1))
+    assert "labelled subset" not in same
+    assert "Its labelled subset is another, data.labels=100 data.label_seed=0." in other
+
+
+def test_where_all_heads_are_the_earlier_runs_so_is_the_decoder(run: Run) -> None:
+    begun = experiment("variant=clustering", f"weights={run('clustering').folder}")
+    given = run("clustering").model.state_dict()
+    assert all(torch.equal(tensor, given[key]) for key, tensor in begun.model.state_dict().items())
+    assert begun.start is not None
+    assert begun.start.anew == []
+    other = "heads.style.size=6", "heads.label.size=15"  # of the same sum, so that the decoder has its shape
+    assert "; heads.style, heads.label, decoder drawn anew." in str(
+        experiment("variant=clustering", f"weights={run('clustering').folder}", *other).start
+    )
 
 
 def test_training_goes_on_from_what_the_earlier_run_had_learned_and_is_resumed_without_it(
@@ -55,26 +79,27 @@ def test_training_goes_on_from_what_the_earlier_run_had_learned_and_is_resumed_w
     error("begun", f"weights={earlier.parent}", "schedule.epochs=5")
     (log,) = Path("begun").rglob("run.log")
     assert "Resumed at epoch 4." in log.read_text()
+    assert log.read_text().count("Started with encoder") == 1
+    (path,) = Path("begun").rglob("results.json")
+    assert json.loads(path.read_text())["start"]["file"] == str(earlier / "model.safetensors")
 
 
 @pytest.mark.parametrize(
     ("weights", "says"),
     [
         ("nowhere", "neither it nor its folder seed0 is a finished run (no model.safetensors)"),
-        ("{run}", "no part of {run}/model.safetensors fits this model (encoder, heads.style, heads.label, "),
+        ("{run}", "the encoder of {run}/model.safetensors is not of this network"),
     ],
 )
 def test_weights_that_are_of_no_use_end_in_a_sentence(run: Run, weights: str, says: str) -> None:
     folder = str(run("clustering").folder)
     with pytest.raises(ConfigError) as error:
-        experiment(
-            "network.encoder.width=17", "network.decoder.width=17", f"weights={weights.format(run=folder)}"
-        )
+        experiment("network.encoder.depth=1", f"weights={weights.format(run=folder)}")  # whose layer fits
     assert says.format(run=folder) in str(error.value)
 
 
 def test_a_file_of_weights_that_was_cut_off_is_not_started_with(tmp_path: Path, run: Run) -> None:
     content = (run("clustering").folder / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(content[:-1])
-    with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
         experiment(*PLANE, f"weights={tmp_path}")

@@ -169,6 +169,14 @@ CONSTANT_KEYS = (
 """Keys that do not change what a run learns, or only how long: they are no part of its identity."""
 
 
+LATER_KEYS = {
+    field.name: field.default
+    for field in dataclasses.fields(Config)
+    if field.default is not dataclasses.MISSING
+}
+"""What the keys stand for that runs of an earlier version do not have."""
+
+
 def choices(group: str, *more: Path) -> dict[str, str]:
     """The configs of a group, here and in more folders, each with the first comment of its file."""
     files = [file for folder in (CONF, *more) for file in sorted((folder / group).glob("*.yaml"))]
@@ -206,6 +214,8 @@ def settle(composed: DictConfig) -> Config:
         if isinstance(tree[group], dict):
             tree[group] = {name: node for name, node in tree[group].items() if node is not None}
     config: Config = check(Config, tree, "")
+    if config.weights:
+        config.weights = str(Path(config.weights))  # runs/a/ and runs/a have one identity
     if not config.phases:
         raise ConfigError("phases: all are switched off, so nothing would be learned. Leave one on.")
     known = [*config.phases, *choices("phase")]

@@ -21,7 +21,7 @@ from aae_runner.model import Model
 from aae_runner.parts import build_parts
 from aae_runner.precision import autocast, choose_precision, exact_products
 from aae_runner.priors import Prior
-from aae_runner.weights import start_with
+from aae_runner.weights import Start, start_with
 from aae_runner.words import counted
 
 CALIBRATION = 10_000
@@ -40,8 +40,10 @@ class Experiment:
     evaluators: Mapping[str, Evaluator]
     engine: Engine
     """How its updates are computed."""
-    remarks: list[str]
-    """What its log begins with: how it computes, and whose weights it starts with."""
+    arithmetic: str
+    """How it computes, for the log."""
+    start: Start | None
+    """Whose weights it starts with; None: they were drawn, or will be those of a saved state."""
 
     @property
     def total_steps(self) -> int:
@@ -197,14 +199,7 @@ def prepare(config: Config, build: Builder, *, begun: bool = False) -> Experimen
     )
     torch.set_flush_denormal(True)  # they slow a CPU down and mean nothing here
     parts = build_parts(config, build)
-    arithmetic = (
-        f"Matrix products at precision {precision} (relative error {error:.0e}), on {device}, "
-        f"{counted(torch.get_num_threads(), 'thread')}, engine {engine.name}"
-        + (", updates in bfloat16 (autocast)." if config.autocast else ".")
-    )
-    remarks = [arithmetic]
-    if config.weights is not None and not begun:
-        remarks.append(start_with(parts.model, config.weights, config.seed))
+    start = start_with(parts.model, config) if config.weights is not None and not begun else None
     for name, phase in parts.phases.items():  # only to find mistakes before the data are read
         _schedule(config, build, name, phase, engine=engine, steps_per_epoch=1)
     data = read_data(config, build, parts.corrupt, device)
@@ -214,7 +209,14 @@ def prepare(config: Config, build: Builder, *, begun: bool = False) -> Experimen
         _schedule(config, build, name, phase, engine=engine, steps_per_epoch=data.steps_per_epoch)
         for name, phase in parts.phases.items()
     ]
-    return Experiment(config, data, parts.model, parts.priors, phases, parts.evaluators, engine, remarks)
+    arithmetic = (
+        f"Matrix products at precision {precision} (relative error {error:.0e}), on {device}, "
+        f"{counted(torch.get_num_threads(), 'thread')}, engine {engine.name}"
+        + (", updates in bfloat16 (autocast)." if config.autocast else ".")
+    )
+    return Experiment(
+        config, data, parts.model, parts.priors, phases, parts.evaluators, engine, arithmetic, start
+    )
 
 
 def _schedule(

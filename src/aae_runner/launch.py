@@ -12,7 +12,12 @@ import hydra
 from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, OverrideType
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -182,6 +187,14 @@ def explain(error: HydraException | OmegaConfBaseException | YAMLError) -> str:
     """What Hydra found wrong, in a sentence."""
     if isinstance(error, MarkedYAMLError) and (mark := error.problem_mark) is not None:
         return f"{mark.name}, line {mark.line + 1}: this is no yaml ({error.problem})."
+    if isinstance(error, OverrideParseException):
+        key, equals, value = error.override.partition("=")
+        quoted = (
+            f" A value with ~, =, brackets or the like is quoted twice: \"{key}='{value}'\"."
+            if equals
+            else ""
+        )
+        return f"{error.override}: cannot be read as KEY=VALUE.{quoted}"
     cause = error.__cause__
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")

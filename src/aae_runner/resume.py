@@ -28,12 +28,18 @@ class Saver:
         recorder: whose position in the record belongs to it.
         folder: of the checkpoints.
         saved: the state that the run was resumed from.
+        start: whose weights the run started with, if it did not draw them.
     """
 
     def __init__(
-        self, experiment: Experiment, recorder: Recorder, folder: Path, saved: Mapping[str, Any] | None
+        self,
+        experiment: Experiment,
+        recorder: Recorder,
+        folder: Path,
+        saved: Mapping[str, Any] | None,
+        start: dict[str, Any] | None,
     ) -> None:
-        self._experiment, self._recorder, self._folder = experiment, recorder, folder
+        self._experiment, self._recorder, self._folder, self._begin = experiment, recorder, folder, start
         self._cadence = experiment.config.checkpoint
         self._last = self._start = time.monotonic()
         self._before: float = saved["seconds"] if saved else 0.0
@@ -75,6 +81,7 @@ class Saver:
             "data": experiment.data.fingerprint,
             "arithmetic": arithmetic(experiment.data.device, experiment.engine.name),
             "threads": torch.get_num_threads(),
+            "start": self._begin,
             "record": record,
             "looked": looked,
             "seconds": self.seconds,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aae_runner.config import CONSTANT_KEYS, Reference, check, constant_keys, nearest
+from aae_runner.config import CONSTANT_KEYS, LATER_KEYS, Reference, check, constant_keys, nearest
 from aae_runner.differences import differences
 from aae_runner.errors import AAEError, ConfigError
 
@@ -98,6 +98,11 @@ def read_series(roots: Sequence[Path], split: str = "test") -> tuple[list[Series
             continue
         try:
             run = _read(folder, split)
+            if split == "valid" and not run.metrics:
+                left_out.append(
+                    plain(f"{folder}: it never looked at the validation split, so it is left out.")
+                )
+                continue
         except (
             AAEError,
             ArithmeticError,
@@ -151,36 +156,40 @@ def beside_the_paper(series: Iterable[Series]) -> list[Series]:
 
 
 def against(series: Sequence[Series], identity: str) -> list[Series]:
-    """One series, and each other of its data that has seeds in common with it, to be told apart from it.
+    """The series of an identity, and all that can be told apart from it: of its data, with a seed in common.
 
     Args:
         series: all there are.
-        identity: of the one, the last part of its folder.
+        identity: the last part of its folder. Of several lengths, each other series takes that of its own, or
+            else the longest.
 
     Raises:
-        ConfigError: there is none of this identity, there are several, or none to be told apart from it.
+        ConfigError: there is none of this identity, or none to be told apart from it.
     """
     bases = [one for one in series if one.runs[0].identity == identity]
     if not bases:
         names = nearest(identity, sorted({one.runs[0].identity for one in series}))
         raise ConfigError(f"--against {identity}: there is no such identity.{names}")
-    if len(bases) > 1:
-        raise ConfigError(
-            f"--against {identity}: there are {len(bases)} of it, of other data or epochs. Name folders that "
-            "hold one."
-        )
-    (base,) = bases
-    seeds = {run.seed for run in base.runs}
-    others = [
-        replace(one, against=base)
-        for one in series
-        if one is not base
-        and one.runs[0].data == base.runs[0].data
-        and seeds & {run.seed for run in one.runs}
-    ]
-    if not others:
-        raise ConfigError(f"--against {identity}: no other run here has its data and one of its seeds.")
-    return [base, *others]
+    found = []
+    for one in series:
+        comparable = [base for base in bases if one not in bases and _pairs(one, base)]
+        if comparable:
+            epochs = one.runs[0].epochs
+            nearest_base = max(
+                comparable, key=lambda base: (base.runs[0].epochs == epochs, base.runs[0].epochs)
+            )
+            found.append(replace(one, against=nearest_base))
+    if not found:
+        raise ConfigError(f"--against {identity}: no other run here has its data, a metric and a seed of it.")
+    return [*bases, *found]
+
+
+def _pairs(one: Series, other: Series) -> bool:
+    """Whether there are two runs of the same data and seed that have a metric in common."""
+    theirs = {run.seed: run for run in other.runs if run.data == one.runs[0].data}
+    return any(
+        run.seed in theirs and run.metrics.keys() & theirs[run.seed].metrics.keys() for run in one.runs
+    )
 
 
 def unfinished(roots: Sequence[Path]) -> list[Path]:
@@ -228,14 +237,18 @@ def _settings(names: Sequence[str], series: Sequence[Sequence[Run]]) -> list[str
             ]
             if len(set(texts)) == len({run.identity for run in firsts}):
                 break
-        for place, text in zip(places, texts, strict=True):
-            told[place] = text
+        for place, first, text in zip(places, firsts, texts, strict=True):
+            begun = first.config["weights"] is not None and "weights" not in found  # it is always told
+            told[place] = f"{text} weights={first.config['weights']}".strip() if begun else text
     return told
 
 
 def _read(folder: Path, split: str) -> Run:
     results = plain(json.loads((folder / "results.json").read_text(encoding="utf-8")))
-    config, environment, paper = results["config"], results["environment"], results["config"]["reference"]
+    config, environment = {**results["config"]}, results["environment"]
+    for key, value in LATER_KEYS.items():
+        config.setdefault(key, value)
+    paper = config["reference"]
     metrics = {tag: float(value) for tag, value in results.items() if tag.startswith(f"{split}/")}
     seconds = float(environment["seconds"])
     for name, value in (*metrics.items(), ("seconds", seconds)):
@@ -245,7 +258,7 @@ def _read(folder: Path, split: str) -> Run:
         folder,
         str(results["identity"]),
         str(results["data"]["fingerprint"]),
-        int(results["config"]["seed"]),
+        int(config["seed"]),
         _experiment(folder / ".hydra" / "overrides.yaml"),
         int(results["epochs"]),
         metrics,

@@ -38,7 +38,7 @@ class Row:
     difference: float | None
     """Mean less the paper's number; or from another series, the mean over the seeds that both have."""
     difference_error: float | None
-    """The standard error of this mean over seeds; None where there is but one, and of the paper's number."""
+    """The standard error of that mean over seeds; None of one seed, and of a difference from the paper."""
     seconds: float
     """Of a run, on average."""
     note: str
@@ -48,10 +48,11 @@ def rows(series: Iterable[Series]) -> list[Row]:
     """A row for each final metric of each series; the one that the paper has a number for comes first."""
     found = []
     for one in series:
-        first = one.runs[0]
-        paper = first.reference.metric if first.reference else None
+        first, other = one.runs[0], (one.against or one).runs[0]
+        paper = first.reference or other.reference
+        last = paper.metric.rpartition("/")[2] if paper else None  # of whichever split
         tags = [tag for tag in first.metrics if not tag.endswith("_reference")]
-        found += [_row(one, tag) for tag in sorted(tags, key=lambda tag: tag != paper)]
+        found += [_row(one, tag) for tag in sorted(tags, key=lambda tag: tag.rpartition("/")[2] != last)]
     return found
 
 
@@ -117,5 +118,6 @@ def _beside_another(series: Series, tag: str, mean: float) -> _Beside:
     differences = [value - theirs[seed] for seed, value in ours.items()]
     n = len(differences)
     error = statistics.stdev(differences) / math.sqrt(n) if n > 1 else None
-    source = f"{series.against.name}, {counted(n, 'seed')}"
+    epochs = counted(series.against.runs[0].epochs, "epoch")
+    source = f"{series.against.name}, {epochs}, {counted(n, 'common seed')}"
     return statistics.fmean(theirs[seed] for seed in ours), None, source, statistics.fmean(differences), error

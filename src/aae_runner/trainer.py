@@ -15,7 +15,7 @@ from aae_runner.build import Builder
 from aae_runner.config import CONSTANT_KEYS, Config, identity, tree
 from aae_runner.disk import locked, tidy, unwritable, write
 from aae_runner.environment import environment
-from aae_runner.errors import AAEError, ConfigError, Interrupted
+from aae_runner.errors import AAEError, CheckpointError, ConfigError, Interrupted
 from aae_runner.experiment import Experiment, prepare
 from aae_runner.recorder import Recorder
 from aae_runner.resume import Saver, take_up
@@ -59,8 +59,9 @@ def train(config: Config, folder: Path, build: Builder, texts: Mapping[str, str]
             tidy(folder)
             for name, text in texts.items():
                 write(folder / name, text.encode())
-            for remark in experiment.remarks:
-                log.info("%s", remark)
+            log.info("%s", experiment.arithmetic)
+            if experiment.start:
+                log.info("%s", experiment.start)
             return _train(experiment, folder, stop, texts.get(".hydra/config.yaml", ""))
 
 
@@ -68,6 +69,9 @@ def _train(experiment: Experiment, folder: Path, stop: Stop, config_yaml: str) -
     config, data = experiment.config, experiment.data
     saved = take_up(experiment, folder)
     step, looked = (saved["record"]["step"], saved["looked"]) if saved else (0, 0)
+    start = saved.get("start") if saved else experiment.start and experiment.start._asdict()
+    if config.weights is not None and start is None:  # another process moved them meanwhile
+        raise CheckpointError(f"{folder}: its saved states are gone. The same command starts again.")
     if step > experiment.total_steps:
         raise ConfigError(
             f"schedule.epochs={config.schedule.epochs}: {folder} is already at epoch "
@@ -89,7 +93,7 @@ def _train(experiment: Experiment, folder: Path, stop: Stop, config_yaml: str) -
         learning_rates=experiment.learning_rates,
         saved=saved["record"] if saved else None,
     ) as recorder:
-        saver = Saver(experiment, recorder, folder / "checkpoints", saved)
+        saver = Saver(experiment, recorder, folder / "checkpoints", saved, start)
         valid: dict[str, float] = {}
         recorder.describe(config_yaml, _layout(experiment))
         while True:
@@ -125,6 +129,7 @@ def _train(experiment: Experiment, folder: Path, stop: Stop, config_yaml: str) -
         "epochs": config.schedule.epochs,
         "config": tree(config),
         "data": {"fingerprint": data.fingerprint, "note": data.note},
+        "start": start,
         "environment": {
             **environment(data.device, experiment.engine.name),
             "seconds": round(saver.seconds, 1),

@@ -1,62 +1,102 @@
 """The weights of an earlier run, with which another starts."""
 
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import safetensors.torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from torch import Size, Tensor
 
+from aae_runner.config import Config
 from aae_runner.errors import CheckpointError, ConfigError
 from aae_runner.model import Model
 
 FILE = "model.safetensors"
 
 
-def start_with(model: Model, weights: str, seed: int) -> str:
-    """Takes over those parts of an earlier run's model that fit: encoder, each head, join, decoder.
+class Start(NamedTuple):
+    """Whose weights a run started with."""
 
-    A part fits if all of its tensors are there with the shapes of ours; one that does not stays as it is.
+    file: str
+    sha256: str
+    """Of the file."""
+    taken: list[str]
+    """The parts that are the earlier run's."""
+    anew: list[str]
+    """Those that were drawn."""
+    labels: str
+    """The labelled subset of the earlier run, where it is another: with it, more labels have been seen."""
+
+    def __str__(self) -> str:
+        anew = f"; {', '.join(self.anew)} drawn anew" if self.anew else ""
+        labels = f" Its labelled subset is another, {self.labels}." if self.labels else ""
+        return (
+            f"Started with {', '.join(self.taken)} of {self.file} (sha256 {self.sha256[:10]}){anew}.{labels}"
+        )
+
+
+def start_with(model: Model, config: Config) -> Start:
+    """Takes over the encoder of an earlier run, those heads that fit and, where all do, join and decoder.
+
+    A part fits if it has the same tensors, of the same shapes.
 
     Args:
         model: changed in place.
-        weights: folder of a finished run, or of several seeds' runs: then that of `seed` is taken.
-        seed: of the run that starts.
-
-    Returns:
-        What was taken, in a sentence.
+        config: of the run that starts; `weights` is the folder of a finished run, or that of several seeds'
+            runs: then the one of the same seed is taken.
 
     Raises:
-        ConfigError: there is no finished run, or no part of it fits.
+        ConfigError: there is no finished run, or its encoder does not fit.
         CheckpointError: its file is damaged.
     """
-    folder = Path(weights).expanduser()
-    path = next((one for one in (folder / FILE, folder / f"seed{seed}" / FILE) if one.is_file()), None)
+    assert config.weights is not None
+    folder = Path(config.weights).expanduser()
+    own_seed = f"seed{config.seed}"
+    path = next((one for one in (folder / FILE, folder / own_seed / FILE) if one.is_file()), None)
     if path is None:
         raise ConfigError(
-            f"weights={weights}: neither it nor its folder seed{seed} is a finished run (no {FILE}). "
+            f"weights={config.weights}: neither it nor its folder {own_seed} is a finished run (no {FILE}). "
             "`aae report` lists finished ones."
         )
     try:
-        content = path.read_bytes()
-        given = safetensors.torch.load(content)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"weights={weights}: {path} cannot be read ({error}).") from error
-    names = ["encoder", *(f"heads.{name}" for name in model.heads), "join", "decoder"]
-    parts = {name: part for name, part in model.named_modules() if name in names and part.state_dict()}
-    taken, others = [], []
-    for name, part in parts.items():
-        own = part.state_dict()
-        found = {key: given[f"{name}.{key}"] for key in own if f"{name}.{key}" in given}
-        if len(found) == len(own) and all(found[key].shape == own[key].shape for key in own):
-            part.load_state_dict(found)
-            taken.append(name)
-        else:
-            others.append(name)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        with safe_open(path, "pt") as file:
+            given = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            told = json.loads(file.metadata()["config"])
+        theirs, ours = _labelled(told["data"], told["seed"]), _labelled(config.data, config.seed)
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
+        raise CheckpointError(f"weights={config.weights}: {path} is damaged ({error}).") from error
+    own = model.state_dict()
+    heads, rest = [f"heads.{name}" for name in model.heads], ["join", "decoder"]
+    encoder, heads, rest = (
+        [part for part in some if _shapes(own, part)] for some in (["encoder"], heads, rest)
+    )
+
+    def fitting(parts: list[str]) -> list[str]:
+        return [part for part in parts if _shapes(own, part) == _shapes(given, part)]
+
+    taken = fitting(encoder)
     if not taken:
         raise ConfigError(
-            f"weights={weights}: no part of {path} fits this model ({', '.join(others)}). "
-            "Name a run with the same network, or heads of the same names and sizes."
+            f"weights={config.weights}: the encoder of {path} is not of this network. Choose the same "
+            "network.encoder, or leave weights out."
         )
-    digest = hashlib.sha256(content).hexdigest()[:10]
-    left = f"; {', '.join(others)} drawn anew" if others else ""
-    return f"Started with {', '.join(taken)} of {path} (sha256 {digest}){left}."
+    taken += fitting(heads)
+    if taken == encoder + heads and fitting(rest) == rest:
+        taken += rest
+    begins = tuple(f"{part}." for part in taken)
+    model.load_state_dict({key: given[key] for key in own if key.startswith(begins)}, strict=False)
+    anew = [part for part in encoder + heads + rest if part not in taken]
+    return Start(str(path), digest, taken, anew, "" if theirs == ours else theirs)
+
+
+def _shapes(tensors: Mapping[str, Tensor], part: str) -> dict[str, Size]:
+    return {key: tensor.shape for key, tensor in tensors.items() if key.startswith(f"{part}.")}
+
+
+def _labelled(data: Mapping[str, Any], seed: int) -> str:
+    """Which labels a run may use, as one would set it."""
+    own = data["label_seed"]
+    return f"data.labels={data['labels']} data.label_seed={seed if own is None else own}"

@@ -96,9 +96,10 @@ def _overview(series: Sequence[Series]) -> Element:
         for row in rows([one])[:1]
     ]
     caption = (
-        "A final metric of each experiment: mean ± standard deviation over seeds, and the 95 % interval of "
-        "the mean by Student's t, beside the paper's number, that of a fresh prior sample, or, seed by seed, "
-        "that of another experiment."
+        "A final metric of each experiment, of the test split where it does not say valid: mean ± standard "
+        "deviation over seeds, and the 95 % interval of the mean by Student's t, beside the paper's number, "
+        "that of a fresh prior sample, or that of another experiment. A difference from the last is the mean "
+        "over the seeds that both have, ± its standard error."
     )
     return table(["experiment", "settings", *COLUMNS, "epochs"], lines, caption, "sortable")
 

@@ -37,6 +37,10 @@ def report(arguments: Namespace) -> None:
             f"-o {output}: by its ending {by_ending}, but --format says {kind}. Leave --format out, or give "
             "the file another ending."
         )
+    if arguments.paper and (arguments.against or arguments.split != "test"):
+        raise ConfigError(
+            "--paper: its numbers are of the test split, and from nothing else. Leave the others out."
+        )
     series, left_out = read_series(arguments.runs, arguments.split)
     for sentence in left_out:
         print(f"aae: {sentence}", file=sys.stderr)
