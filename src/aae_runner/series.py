@@ -175,10 +175,8 @@ def against(series: Sequence[Series], identity: str) -> list[Series]:
         comparable = [base for base in bases if one not in bases and _pairs(one, base)]
         if comparable:
             epochs = one.runs[0].epochs
-            nearest_base = max(
-                comparable, key=lambda base: (base.runs[0].epochs == epochs, base.runs[0].epochs)
-            )
-            found.append(replace(one, against=nearest_base))
+            base = max(comparable, key=lambda it: (it.runs[0].epochs == epochs, it.runs[0].epochs))
+            found.append(replace(one, against=base))
     if not found:
         raise ConfigError(f"--against {identity}: no other run here has its data, a metric and a seed of it.")
     return [*bases, *found]
