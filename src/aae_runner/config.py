@@ -315,7 +315,7 @@ def identity(config: Config) -> str:
     content = tree(config)
     dropped = constant_keys(config.data)
     # so that runs of before there were these keys keep their name
-    dropped += ["autocast"] * (not config.autocast) + ["weights"] * (config.weights is None)
+    dropped += [key for key, value in LATER_KEYS.items() if getattr(config, key) == value]
     for key in dropped:
         node = content
         *parents, last = key.split(".")

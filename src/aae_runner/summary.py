@@ -77,8 +77,8 @@ def _row(series: Series, tag: str) -> Row:
     low, high = interval(values) if many else (None, None)
     if is_share(tag) and low is not None and high is not None:
         low, high = max(0.0, low), min(1.0, high)
-    beside = _beside_another if series.against else _beside
-    reference, reference_deviation, source, difference, difference_error = beside(series, tag, mean)
+    beside = _beside_another(series, series.against, tag) if series.against else _beside(series, tag, mean)
+    reference, reference_deviation, source, difference, difference_error = beside
     return Row(
         first.experiment, series.folder, series.settings, first.epochs, tag, len(values), mean,
         deviation=statistics.stdev(values) if many else None,
@@ -108,16 +108,14 @@ def _beside(series: Series, tag: str, mean: float) -> _Beside:
     return None, None, None, None, None
 
 
-def _beside_another(series: Series, tag: str, mean: float) -> _Beside:
+def _beside_another(series: Series, other: Series, tag: str) -> _Beside:
     """Seed by seed: what two runs of one seed share, such as their labelled subset, cancels out."""
-    assert series.against is not None
-    theirs = {run.seed: run.metrics[tag] for run in series.against.runs if tag in run.metrics}
+    theirs = {run.seed: run.metrics[tag] for run in other.runs if tag in run.metrics}
     ours = {run.seed: run.metrics[tag] for run in series.runs if tag in run.metrics and run.seed in theirs}
     if not ours:
         return None, None, None, None, None
     differences = [value - theirs[seed] for seed, value in ours.items()]
     n = len(differences)
     error = statistics.stdev(differences) / math.sqrt(n) if n > 1 else None
-    epochs = counted(series.against.runs[0].epochs, "epoch")
-    source = f"{series.against.name}, {epochs}, {counted(n, 'common seed')}"
+    source = f"{other.name}, {counted(other.runs[0].epochs, 'epoch')}, {counted(n, 'common seed')}"
     return statistics.fmean(theirs[seed] for seed in ours), None, source, statistics.fmean(differences), error

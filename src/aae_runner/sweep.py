@@ -29,9 +29,8 @@ class Outcome:
         path = folder / "jobs.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            torn = path.is_file() and not path.read_bytes().endswith(
-                b"\n"
-            )  # a full disk's; this line stays whole
+            # a line that a full disk tore stays alone
+            torn = path.is_file() and not path.read_bytes().endswith(b"\n")
             with path.open("a", encoding="utf-8") as file:
                 file.write("\n" * torn + json.dumps(asdict(self)) + "\n")
         except OSError as error:
