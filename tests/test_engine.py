@@ -19,15 +19,23 @@ SETTINGS = [
     ["+phase@phases.invariance=invariance"],  # images drawn within a loss
 ]
 
+OPTIMIZERS = [
+    "{_target_: torch.optim.Adam, lr: 1e-2, fused: true, weight_decay: 1e-2, amsgrad: true}",
+    "{_target_: torch.optim.AdamW, lr: 1e-2, fused: true, weight_decay: 1e-1, maximize: true}",
+    "{_target_: torch.optim.SGD, lr: 1e-2, fused: true, momentum: 0.9, nesterov: true, weight_decay: 1e-2}",
+    "{_target_: torch.optim.SGD, lr: 1e-2, fused: true, momentum: 0.5, dampening: 0.1, maximize: true}",
+    "{_target_: torch.optim.SGD, lr: 1e-2, fused: true}",
+]
+
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here to capture on")
 needs_bfloat16 = pytest.mark.skipif(
     not has_bfloat16(torch.device("cpu")), reason="this CPU does not multiply bfloat16"
 )
 
 
-def trained(*overrides: str) -> tuple[Experiment, list[dict[str, float]]]:
+def trained(*overrides: str, steps: int = STEPS) -> tuple[Experiment, list[dict[str, float]]]:
     run = experiment("schedule.batch=50", *overrides)
-    losses = [run.step(step) for step in range(STEPS)]
+    losses = [run.step(step) for step in range(steps)]
     return run, [{tag: float(value) for tag, value in terms.items()} for terms in losses]
 
 
@@ -48,6 +56,52 @@ def test_phases_that_run_now_and_then_are_captured_too() -> None:
         "+schedule.phases.regularization.start=0.2",
     )
     assert trained(*asked, "engine=graph")[1] == trained(*asked, "engine=eager")[1]
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=" ".join)
+def test_a_step_traced_into_one_graph_trains_as_it_does_untraced(
+    setting: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the graph as it is: compiling takes half a minute
+    monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
+    (_, eager), (_, traced) = trained(*setting, steps=4), trained(*setting, "engine=compile", steps=4)
+    for tag, value in eager[-1].items():
+        assert traced[-1][tag] == pytest.approx(value, rel=1e-4), tag
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_traced_optimizer_moves_weights_as_it_does_untraced(
+    optimizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
+    # the rates fall meanwhile
+    asked = "variant=baseline", "schedule.epochs=1", f"++schedule.phases.classification.optimizer={optimizer}"
+    (eager, _), (traced, _) = trained(*asked), trained(*asked, "engine=compile")
+    for name, tensor in eager.model.state_dict().items():
+        assert torch.allclose(traced.model.state_dict()[name], tensor, atol=1e-5), name
+
+
+@needs_gpu
+@pytest.mark.parametrize("setting", SETTINGS, ids=" ".join)
+def test_on_a_gpu_no_step_waits_for_it(setting: list[str]) -> None:
+    run, _ = trained(*setting, "device=cuda", "engine=eager")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step in range(STEPS, 2 * STEPS):
+            run.step(step)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_gpu
+@pytest.mark.filterwarnings("default")  # torch's own, as it traces and compiles
+@pytest.mark.parametrize("cast", ["autocast=false", "autocast=true"])
+def test_on_a_gpu_a_compiled_run_is_captured_and_goes_the_same_way(cast: str) -> None:
+    (_, eager), (_, compiled) = (
+        trained("device=cuda", cast, f"engine={engine}") for engine in ("eager", "compile")
+    )
+    for tag, value in eager[-1].items():
+        assert compiled[-1][tag] == pytest.approx(value, rel=1e-2), tag
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, as it traces

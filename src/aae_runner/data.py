@@ -108,7 +108,7 @@ class Sampler:
     """
 
     def __init__(self, n: int, batch: int, seed: int, device: torch.device | str = "cpu") -> None:
-        self.n, self.batch, self.seed, self.device = n, min(batch, n), seed, device
+        self.n, self.batch, self.seed, self.device = n, min(batch, n), seed, torch.device(device)
         self._passes: dict[int, Tensor] = {}
 
     def indices(self, step: int) -> Tensor:
@@ -123,7 +123,8 @@ class Sampler:
         if number not in self._passes:
             generator = torch.Generator().manual_seed(derive_seed("pass", self.seed, number))
             self._passes = {k: order for k, order in self._passes.items() if k == number - 1}
-            self._passes[number] = torch.randperm(self.n, generator=generator).to(self.device)
+            order = torch.randperm(self.n, generator=generator, pin_memory=self.device.type == "cuda")
+            self._passes[number] = order.to(self.device, non_blocking=True)  # so that no step waits for it
         return self._passes[number]
 
 

@@ -1,6 +1,5 @@
 """Updates: what one is, and how it is run."""
 
-import importlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,17 +12,12 @@ from torch import Tensor, nn
 
 from aae_runner.data import Batch
 from aae_runner.errors import ConfigError
+from aae_runner.graphs import Captured, Compiled, Step, Terms, prepare_compiler
 from aae_runner.latents import Codes
 
 Loss = Callable[[Batch, Codes], dict[str, Tensor]]
 """Named terms, each a scalar; the update lowers their sum, and each is a curve of its own."""
 
-
-Terms = dict[str, Tensor]
-"""Losses by scalar tag, detached and still on the device."""
-
-Step = Callable[[Mapping[str, Tensor]], Terms]
-"""Trains once on the images of given indices: by stream, (B,) int64."""
 
 WARM_UP = 3
 """Steps that run as they are before they are captured: they choose kernels and make the optimizers' state."""
@@ -33,8 +27,8 @@ class Engine:
     """The one seam where it is chosen how an update is computed; what it computes is the same.
 
     Args:
-        name: `eager`: one kernel after the other; `compile`: by torch.compile; `graph`: all kernels of a step
-            captured in a CUDA graph and replayed.
+        name: `eager`: one kernel after the other; `graph`: all kernels of a step captured in a CUDA graph and
+            replayed; `compile`: a step traced and compiled, and on a GPU captured, too.
         device: where it computes.
         cast: what products are computed in, where not float32; see `precision.autocast`.
 
@@ -50,34 +44,38 @@ class Engine:
                 f"engine=graph: needs a GPU, and this run computes on {device}. Allowed: eager, compile."
             )
         if name == "compile":
-            _prepare_compiler(device)
+            prepare_compiler(device)
         self.name, self._cast = name, cast
+        self._compiled: dict[str, Step] = {}
         self._seen: Counter[str] = Counter()
-        self._captured: dict[str, _Graph] = {}
-        self._stream = torch.cuda.Stream(device) if name == "graph" else None
+        self._captured: dict[str, Step] = {}
+        captures = device.type == "cuda" and name != "eager"
+        self._stream = torch.cuda.Stream(device) if captures else None
 
     def __call__(self, function: Any) -> Any:
-        """From a function of tensors to one that computes the same."""
-        if self._cast is not None:
-            function = self._cast(function)
-        return torch.compile(function, dynamic=False) if self.name == "compile" else function
+        """From a function of tensors to one that multiplies as the run was asked to."""
+        return function if self._cast is None else self._cast(function)
 
-    def run(self, key: str, step: Step, indices: Mapping[str, Tensor]) -> Terms:
+    def run(self, key: str, step: Step, indices: Mapping[str, Tensor], *, first: bool) -> Terms:
         """Runs a step.
 
         Args:
             key: of steps that run the same kernels.
             step: what is run.
             indices: its arguments, on the device.
+            first: whether an optimizer makes its memory in it, which no graph can hold.
         """
+        if self.name == "compile" and not first:
+            if key not in self._compiled:
+                self._compiled[key] = Compiled(step, indices)
+            step = self._compiled[key]
         if self._stream is None:
             return step(indices)
-        if key in self._captured:
-            return self._captured[key].replay(indices)
         self._seen[key] += 1
         if self._seen[key] > WARM_UP:
-            self._captured[key] = _Graph(step, indices, self._stream)
-            return self._captured[key].replay(indices)
+            if key not in self._captured:
+                self._captured[key] = Captured(step, indices, self._stream)
+            return self._captured[key](indices)
         # these steps, too, are part of the training: so warming up leaves no trace that need be undone
         current = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(current)
@@ -85,48 +83,6 @@ class Engine:
             terms = step(indices)
         current.wait_stream(self._stream)
         return terms
-
-
-class _Graph:
-    """The kernels of a step. Random numbers follow the global generator's seed, in a replay too."""
-
-    def __init__(self, step: Step, indices: Mapping[str, Tensor], stream: torch.cuda.Stream) -> None:
-        self._indices = {name: index.clone() for name, index in indices.items()}
-        self._graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(self._graph, stream=stream):
-                terms = step(self._indices)
-                self._tags, self._values = list(terms), torch.stack(list(terms.values()))
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(
-                f"engine=graph: a step of this run cannot be captured ({reason}). Choose engine=eager."
-            ) from error
-
-    def replay(self, indices: Mapping[str, Tensor]) -> Terms:
-        for name, index in indices.items():
-            self._indices[name].copy_(index)
-        self._graph.replay()
-        # a copy: the next replay writes to the same place, and the losses are read only once a report
-        return dict(zip(self._tags, self._values.clone().unbind(), strict=True))
-
-
-def _prepare_compiler(device: torch.device) -> None:
-    if device.type == "cpu":
-        from torch._inductor.cpp_builder import get_cpp_compiler
-        from torch._inductor.exc import InvalidCxxCompiler
-
-        try:
-            get_cpp_compiler()
-        except InvalidCxxCompiler as error:
-            raise ConfigError(
-                "engine=compile: needs a C++ compiler, and none is found. Install g++ or clang++, or choose "
-                "engine=eager."
-            ) from error
-    functorch: Any = importlib.import_module("torch._functorch.config")
-    inductor: Any = importlib.import_module("torch._inductor.config")
-    functorch.donated_buffer = False  # two updates walk back through the same codes
-    inductor.fallback_random = True  # the random numbers of eager
 
 
 @dataclass(frozen=True)
@@ -145,7 +101,7 @@ class Update:
         objective: the loss and what it moves.
         make_optimizer: from parameters to their optimizer.
         decay: from the step to a factor on the learning rate.
-        captured: whether a CUDA graph replays it, which reads the learning rates from the device.
+        graphed: whether it becomes part of a graph, which reads the learning rates from the device.
     """
 
     def __init__(
@@ -155,7 +111,7 @@ class Update:
         make_optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
         decay: Callable[[int], float],
         *,
-        captured: bool = False,
+        graphed: bool = False,
     ) -> None:
         self.name, self.loss = name, objective.loss
         named = nn.ModuleList(objective.modules).named_parameters()
@@ -166,10 +122,11 @@ class Update:
         self._decay = decay
         self.learning_rate = self._base
         """At the step last set."""
-        if captured:
+        if graphed:
+            device = self.parameters[0].device
             for group in self.optimizer.param_groups:
-                group["lr"] = torch.tensor(self._base, device=self.parameters[0].device)
-                group["capturable"] = True
+                group["lr"] = torch.tensor(self._base, device=device)
+                group["capturable"] = device.type == "cuda"
 
     def set_step(self, step: int) -> None:
         """Sets the learning rate of a step: a function of the step alone."""
@@ -255,6 +212,11 @@ class Scheduled:
     every: int
     start: int
     """The step from which it runs."""
+
+    @property
+    def first(self) -> int:
+        """The first step in which it runs."""
+        return -(-self.start // self.every) * self.every
 
     def active(self, step: int) -> bool:
         """Whether it runs in this step."""

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from aae_runner.build import Builder
 from aae_runner.config import Component, Config, Decay, Facts, Timing, check, nearest, part
 from aae_runner.data import Data, derive_seed
-from aae_runner.engine import Engine, Objective, Phase, Scheduled, Terms, Update
+from aae_runner.engine import Engine, Objective, Phase, Scheduled, Update
 from aae_runner.environment import give_back_memory, use_own_cores
 from aae_runner.errors import CheckpointError, ConfigError, NumericalError
 from aae_runner.evaluators import Evaluator, Findings, Snapshot
+from aae_runner.graphs import Terms
 from aae_runner.model import Model
 from aae_runner.parts import build_parts
 from aae_runner.precision import autocast, choose_precision, exact_products
@@ -64,7 +65,8 @@ class Experiment:
 
         streams = dict.fromkeys(phase.phase.stream for phase in active)
         indices = {stream: self.data.indices(stream, step) for stream in streams}
-        return self.engine.run(" ".join(phase.name for phase in active), train, indices)
+        first = any(step == phase.first for phase in active)
+        return self.engine.run(" ".join(phase.name for phase in active), train, indices, first=first)
 
     def learning_rates(self) -> dict[str, float]:
         """By scalar tag."""
@@ -250,8 +252,8 @@ def _schedule(
         node = check(Component, optimizers[named] if named else own, where)
         objective = Objective(engine(objective.loss), objective.modules)  # noqa: PLW2901
         make = functools.partial(build, node, where)
-        captured = engine.name == "graph"
-        updates.append(Update(f"{name}/{update}", objective, make, factor, captured=captured))
+        graphed = engine.name != "eager"
+        updates.append(Update(f"{name}/{update}", objective, make, factor, graphed=graphed))
     start = round(timing.start * steps_per_epoch)
     return Scheduled(name, phase, engine(phase.codes), updates, timing.every, start)
 

@@ -91,14 +91,15 @@ class Model(nn.Module):
         was_training = self.training
         self.train()
         for layer in layers:
-            layer.reset_running_stats()
+            layer.track_running_stats = True
             layer.momentum = None  # torch's sign for a plain average over all batches
+            layer.reset_running_stats()
         for x, y in batches:
             codes = self.encode(x, y)
             if self.decoder is not None:
                 self.decode({name: code.value for name, code in codes.items()})
         for layer in layers:
-            layer.momentum = 0.0
+            layer.track_running_stats = False
         self.train(was_training)
 
 
