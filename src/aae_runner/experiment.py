@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -196,8 +196,9 @@ def prepare(config: Config, build: Builder, *, begun: bool = False) -> Experimen
     use_own_cores()
     give_back_memory()
     precision, error = choose_precision(config.precision, device)
+    fitting: Literal["graph", "eager"] = "graph" if device.type == "cuda" else "eager"
     engine = Engine(
-        "eager" if config.engine == "auto" else config.engine, device, autocast(config.autocast, device)
+        fitting if config.engine == "auto" else config.engine, device, autocast(config.autocast, device)
     )
     torch.set_flush_denormal(True)  # they slow a CPU down and mean nothing here
     parts = build_parts(config, build)

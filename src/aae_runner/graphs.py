@@ -1,6 +1,7 @@
 """A step as one graph: traced and compiled, or captured on a GPU."""
 
 import importlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -110,7 +111,8 @@ def prepare_compiler(device: torch.device) -> None:
                 "engine=eager."
             ) from error
     inductor: Any = importlib.import_module("torch._inductor.config")
-    inductor.fallback_random = True  # the random numbers of eager
+    inductor.fallback_random = True  # the random numbers of eager,
+    inductor.reorder_for_locality = False  # and in the same order, with torch 2.11 too
 
 
 def _impossible(done: str, error: Exception) -> ConfigError:
@@ -151,8 +153,9 @@ def _adam(  # noqa: PLR0917 - as torch calls it
 ) -> None:
     """Adam (arXiv 1412.6980, Algorithm 1); decoupled: AdamW (arXiv 1711.05101, Algorithm 2)."""
     count = steps[0].double()  # that of all
-    rate = (lr / (1 - beta1**count)).float()
-    unbias = (1 - beta2**count).sqrt().float()
+    # an exponential is computed once beforehand; a power would be for each weight
+    faded1, faded2 = ((count * math.log(max(beta, 1e-300))).exp() for beta in (beta1, beta2))
+    rate, unbias = (lr / (1 - faded1)).float(), (1 - faded2).sqrt().float()
     for k, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
         slope = -gradient if maximize else gradient
         if weight_decay and not decoupled:
