@@ -81,6 +81,25 @@ def test_a_traced_optimizer_moves_weights_as_it_does_untraced(
         assert torch.allclose(traced.model.state_dict()[name], tensor, atol=1e-5), name
 
 
+def test_a_traced_run_that_is_taken_up_again_ends_with_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
+    asked = "engine=compile", "+schedule.phases.classification.every=2"
+    (whole, _), (half, _) = trained(*asked, steps=7), trained(*asked, steps=3)
+    again = experiment("schedule.batch=50", *asked)
+    again.load(half.state())
+    for step in range(3, 7):
+        again.step(step)
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], tensor), name
+
+
+def test_an_optimizer_that_cannot_be_traced_is_told_before_the_first_step(command: Command) -> None:
+    status, said = command("engine=compile", "schedule.phases.classification.optimizer.fused=false")
+    assert status == 2
+    assert "schedule.phases.classification.optimizer" in said
+    assert "fused=true" in said
+
+
 @needs_gpu
 @pytest.mark.parametrize("setting", SETTINGS, ids=" ".join)
 def test_on_a_gpu_no_step_waits_for_it(setting: list[str]) -> None:

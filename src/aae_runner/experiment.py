@@ -17,7 +17,7 @@ from aae_runner.engine import Engine, Objective, Phase, Scheduled, Update
 from aae_runner.environment import give_back_memory, use_own_cores
 from aae_runner.errors import CheckpointError, ConfigError, NumericalError
 from aae_runner.evaluators import Evaluator, Findings, Snapshot
-from aae_runner.graphs import Terms
+from aae_runner.graphs import Terms, traceable
 from aae_runner.model import Model
 from aae_runner.parts import build_parts
 from aae_runner.precision import autocast, choose_precision, exact_products
@@ -255,6 +255,11 @@ def _schedule(
         make = functools.partial(build, node, where)
         graphed = engine.name != "eager"
         updates.append(Update(f"{name}/{update}", objective, make, factor, graphed=graphed))
+        if engine.name == "compile" and not traceable(updates[-1].optimizer):
+            raise ConfigError(
+                f"{where}: engine=compile cannot look into this optimizer. Allowed: torch.optim.Adam, AdamW "
+                "and SGD with fused=true. Or choose engine=eager."
+            )
     start = round(timing.start * steps_per_epoch)
     return Scheduled(name, phase, engine(phase.codes), updates, timing.every, start)
 

@@ -93,6 +93,12 @@ class Captured:
         return dict(zip(self._tags, self._values.clone().unbind(), strict=True))
 
 
+def traceable(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether `Compiled` can trace its step: others count their steps on the host."""
+    kinds = torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD
+    return isinstance(optimizer, kinds) and all(group["fused"] for group in optimizer.param_groups)
+
+
 def prepare_compiler(device: torch.device) -> None:
     """Must come before `Compiled`.
 
@@ -118,10 +124,7 @@ def prepare_compiler(device: torch.device) -> None:
 
 def _impossible(done: str, error: Exception) -> ConfigError:
     reason = str(error).strip().splitlines()[0]
-    return ConfigError(
-        f"engine: a step of this run cannot be {done} ({reason}). Choose engine=eager; of optimizers, those "
-        "with fused=true can be."
-    )
+    return ConfigError(f"engine: a step of this run cannot be {done} ({reason}). Choose engine=eager.")
 
 
 def _compiler_error() -> type[Exception]:
