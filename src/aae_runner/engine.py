@@ -1,5 +1,6 @@
 """Updates: what one is, and how it is run."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,8 @@ from aae_runner.data import Batch
 from aae_runner.errors import ConfigError
 from aae_runner.graphs import Captured, Compiled, Step, Terms, prepare_compiler
 from aae_runner.latents import Codes
+
+log = logging.getLogger("aae_runner")
 
 Loss = Callable[[Batch, Codes], dict[str, Tensor]]
 """Named terms, each a scalar; the update lowers their sum, and each is a curve of its own."""
@@ -67,6 +70,7 @@ class Engine:
         """
         if self.name == "compile" and not first:
             if key not in self._compiled:
+                log.info("Compiling a step: up to a minute when it is the first of its kind.")
                 self._compiled[key] = Compiled(step, indices)
             step = self._compiled[key]
         if self._stream is None:

@@ -123,7 +123,7 @@ def prepare_compiler(device: torch.device) -> None:
 
 
 def _impossible(done: str, error: Exception) -> ConfigError:
-    reason = str(error).strip().splitlines()[0]
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return ConfigError(f"engine: a step of this run cannot be {done} ({reason}). Choose engine=eager.")
 
 
