@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import Command, experiment
+from torch import nn
 
 from aae_runner.config import choices
 from aae_runner.experiment import Experiment
@@ -83,7 +84,11 @@ def test_a_traced_optimizer_moves_weights_as_it_does_untraced(
 
 def test_a_traced_run_that_is_taken_up_again_ends_with_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
-    asked = "engine=compile", "+schedule.phases.classification.every=2"
+    asked = (
+        "engine=compile",
+        "+schedule.phases.classification.every=2",
+        "+schedule.phases.regularization.start=0.15",
+    )
     (whole, _), (half, _) = trained(*asked, steps=7), trained(*asked, steps=3)
     again = experiment("schedule.batch=50", *asked)
     again.load(half.state())
@@ -93,10 +98,37 @@ def test_a_traced_run_that_is_taken_up_again_ends_with_the_same_bits(monkeypatch
         assert torch.equal(again.model.state_dict()[name], tensor), name
 
 
+@pytest.mark.parametrize("engine", ["eager", "compile"])
+def test_a_step_in_which_all_phases_rest_changes_nothing(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
+    run = experiment(
+        "variant=baseline", f"engine={engine}", "+schedule.phases.classification.every=2", "device=cpu"
+    )
+    assert [bool(run.step(step)) for step in range(4)] == [True, False, True, False]
+
+
+def test_what_a_network_counts_is_counted_once_a_step_where_it_is_traced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
+    run = experiment("engine=compile", "variant=baseline", "device=cpu")
+    run.model.encoder.register_buffer("passes", torch.zeros(()))
+
+    def count(network: nn.Module, images: object) -> None:
+        network.get_buffer("passes").add_(1)
+
+    run.model.encoder.register_forward_pre_hook(count)
+    for step in range(5):
+        run.step(step)
+    assert int(run.model.encoder.get_buffer("passes")) == 5
+
+
 def test_an_optimizer_that_cannot_be_traced_is_told_before_the_first_step(command: Command) -> None:
     status, said = command("engine=compile", "schedule.phases.classification.optimizer.fused=false")
     assert status == 2
-    assert "schedule.phases.classification.optimizer" in said
+    assert "phases.classification/classifier" in said
     assert "fused=true" in said
 
 

@@ -137,7 +137,16 @@ def test_training_forwards_leave_batch_norm_statistics_alone_and_evaluation_meas
         clean = first(
             (run.data.train.x.float() / 255).flatten(1)
         )  # all 1000 digits, as the calibration saw them
-    assert torch.allclose(layer.running_mean, clean.mean(0), atol=1e-5)
+    measured = layer.running_mean.clone()
+    assert torch.allclose(measured, clean.mean(0), atol=1e-5)
+    run.step(1)
+    assert torch.equal(layer.running_mean, measured)
+
+
+def test_a_network_of_ones_own_may_have_batch_norm_without_statistics() -> None:
+    run = experiment()
+    run.model.encoder.add_module("last", nn.BatchNorm1d(16, track_running_stats=False))
+    run.look("valid", None)
 
 
 def test_calibration_weighs_every_image_alike_when_the_last_batch_would_be_short() -> None:

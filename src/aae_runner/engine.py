@@ -3,7 +3,7 @@
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from aae_runner.data import Batch
 from aae_runner.errors import ConfigError
-from aae_runner.graphs import Captured, Compiled, Step, Terms, prepare_compiler
+from aae_runner.graphs import Captured, Compiled, Step, Terms, fits, prepare_compiler
 from aae_runner.latents import Codes
 
 log = logging.getLogger("aae_runner")
@@ -59,7 +59,9 @@ class Engine:
         """From a function of tensors to one that multiplies as the run was asked to."""
         return function if self._cast is None else self._cast(function)
 
-    def run(self, key: str, step: Step, indices: Mapping[str, Tensor], *, first: bool) -> Terms:
+    def run(
+        self, key: str, step: Step, indices: Mapping[str, Tensor], *, first: bool, buffers: Iterable[Tensor]
+    ) -> Terms:
         """Runs a step.
 
         Args:
@@ -67,11 +69,12 @@ class Engine:
             step: what is run.
             indices: its arguments, on the device.
             first: whether an optimizer makes its memory in it, which no graph can hold.
+            buffers: what it may write to, beside parameters and what optimizers remember.
         """
         if self.name == "compile" and not first:
             if key not in self._compiled:
                 log.info("Compiling a step: up to a minute when it is the first of its kind.")
-                self._compiled[key] = Compiled(step, indices)
+                self._compiled[key] = Compiled(step, indices, buffers)
             step = self._compiled[key]
         if self._stream is None:
             return step(indices)
@@ -130,7 +133,8 @@ class Update:
             device = self.parameters[0].device
             for group in self.optimizer.param_groups:
                 group["lr"] = torch.tensor(self._base, device=device)
-                group["capturable"] = device.type == "cuda"
+                if "capturable" in group:
+                    group["capturable"] = device.type == "cuda"
 
     def set_step(self, step: int) -> None:
         """Sets the learning rate of a step: a function of the step alone."""
@@ -176,6 +180,31 @@ class Update:
         for parameter in self.parameters:
             parameter.grad = None  # its memory is still in the cache when the next gradient is written
         return {name: term.detach() for name, term in terms.items()}
+
+
+def choose_engine(
+    asked: Literal["auto", "eager", "compile", "graph"], device: torch.device, updates: Iterable[Update]
+) -> Literal["eager", "compile", "graph"]:
+    """`auto`: a graph on a GPU, if it can hold all optimizers.
+
+    Raises:
+        ConfigError: that which is asked for cannot.
+    """
+    wanted: Literal["eager", "compile", "graph"] = "graph" if device.type == "cuda" else "eager"
+    if asked != "auto":
+        wanted = asked
+    for update in updates:
+        if not fits(update.optimizer, wanted):
+            others = ", and those with capturable" if wanted == "graph" else ""
+            said = (
+                f"engine={wanted} cannot hold the optimizer of phases.{update.name}, only torch.optim.Adam, "
+                f"AdamW and SGD with fused=true{others}."
+            )
+            if asked != "auto":
+                raise ConfigError(f"{said} Choose one of these, or engine=eager.")
+            log.info("%s So it is eager.", said)
+            return "eager"
+    return wanted
 
 
 class Phase(nn.Module, ABC):

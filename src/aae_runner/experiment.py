@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from aae_runner.build import Builder
 from aae_runner.config import Component, Config, Decay, Facts, Timing, check, nearest, part
 from aae_runner.data import Data, derive_seed
-from aae_runner.engine import Engine, Objective, Phase, Scheduled, Update
+from aae_runner.engine import Engine, Objective, Phase, Scheduled, Update, choose_engine
 from aae_runner.environment import give_back_memory, use_own_cores
 from aae_runner.errors import CheckpointError, ConfigError, NumericalError
 from aae_runner.evaluators import Evaluator, Findings, Snapshot
-from aae_runner.graphs import Terms, traceable
+from aae_runner.graphs import Terms
 from aae_runner.model import Model
 from aae_runner.parts import build_parts
 from aae_runner.precision import autocast, choose_precision, exact_products
@@ -58,6 +58,8 @@ class Experiment:
         active = [phase for phase in self.phases if phase.active(step)]
         for phase in self.phases:  # all, so that the rates in the record are a function of the step as well
             phase.set_step(step)
+        if not active:
+            return {}
 
         def train(indices: Mapping[str, Tensor]) -> Terms:
             batches = {stream: self.data.gather(stream, index) for stream, index in indices.items()}
@@ -65,8 +67,10 @@ class Experiment:
 
         streams = dict.fromkeys(phase.phase.stream for phase in active)
         indices = {stream: self.data.indices(stream, step) for stream in streams}
-        first = any(step == phase.first for phase in active)
-        return self.engine.run(" ".join(phase.name for phase in active), train, indices, first=first)
+        return self.engine.run(
+            " ".join(phase.name for phase in active), train, indices,
+            first=any(step == phase.first for phase in active), buffers=self._buffers(),
+        )  # fmt: skip
 
     def learning_rates(self) -> dict[str, float]:
         """By scalar tag."""
@@ -144,6 +148,9 @@ class Experiment:
         yield from parts.named_parameters()  # each once, though every phase holds the model
         yield from parts.named_buffers()
 
+    def _buffers(self) -> Iterator[Tensor]:
+        yield from (tensor for _, tensor in self._tensors() if not isinstance(tensor, nn.Parameter))
+
     def _updates(self) -> Iterator[Update]:
         for phase in self.phases:
             yield from phase.updates
@@ -196,15 +203,17 @@ def prepare(config: Config, build: Builder, *, begun: bool = False) -> Experimen
     use_own_cores()
     give_back_memory()
     precision, error = choose_precision(config.precision, device)
-    fitting: Literal["graph", "eager"] = "graph" if device.type == "cuda" else "eager"
-    engine = Engine(
-        fitting if config.engine == "auto" else config.engine, device, autocast(config.autocast, device)
-    )
     torch.set_flush_denormal(True)  # they slow a CPU down and mean nothing here
     parts = build_parts(config, build)
     start = start_with(parts.model, config) if config.weights is not None and not begun else None
-    for name, phase in parts.phases.items():  # only to find mistakes before the data are read
+    cast = autocast(config.autocast, device)
+    engine = Engine("eager", device, cast)
+    tried = [  # only to find mistakes before the data are read
         _schedule(config, build, name, phase, engine=engine, steps_per_epoch=1)
+        for name, phase in parts.phases.items()
+    ]
+    name = choose_engine(config.engine, device, [update for phase in tried for update in phase.updates])
+    engine = Engine(name, device, cast)
     data = read_data(config, build, parts.corrupt, device)
     for module in (parts.model, *parts.priors.values(), *parts.phases.values()):
         module.to(device)
@@ -255,11 +264,6 @@ def _schedule(
         make = functools.partial(build, node, where)
         graphed = engine.name != "eager"
         updates.append(Update(f"{name}/{update}", objective, make, factor, graphed=graphed))
-        if engine.name == "compile" and not traceable(updates[-1].optimizer):
-            raise ConfigError(
-                f"{where}: engine=compile cannot look into this optimizer. Allowed: torch.optim.Adam, AdamW "
-                "and SGD with fused=true. Or choose engine=eager."
-            )
     start = round(timing.start * steps_per_epoch)
     return Scheduled(name, phase, engine(phase.codes), updates, timing.every, start)
 

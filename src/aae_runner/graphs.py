@@ -2,7 +2,7 @@
 
 import importlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,31 +26,35 @@ class Compiled:
     Args:
         step: what is traced; a `Step` itself afterwards.
         indices: its arguments, on the device.
+        buffers: what a step may write to, beside parameters and what optimizers remember.
 
     Raises:
         ConfigError: it cannot be traced or compiled.
     """
 
-    def __init__(self, step: Step, indices: Mapping[str, Tensor]) -> None:
-        self.tags: list[str] = []
-        """Of what the graph returns."""
+    def __init__(self, step: Step, indices: Mapping[str, Tensor], buffers: Iterable[Tensor]) -> None:
+        self._tags: list[str] = []
 
         def stacked(*given: Tensor) -> Tensor:
             terms = step(dict(zip(indices, given, strict=True)))
-            self.tags = list(terms)
+            self._tags = list(terms)
             return torch.stack(list(terms.values()))
 
+        # torch runs `buffer.add_(1)`, where all but numbers is real, while it traces it
+        kept = [(buffer, buffer.clone()) for buffer in buffers]
         try:
-            self.graph = make_fx(stacked, _FUSED, tracing_mode="fake", _allow_non_fake_inputs=True)(
+            traced = make_fx(stacked, _FUSED, tracing_mode="fake", _allow_non_fake_inputs=True)(
                 *indices.values()
             )
         except RuntimeError as error:
             raise _impossible("traced", error) from error
-        for node in reversed(self.graph.graph.nodes):
+        for buffer, before in kept:
+            buffer.copy_(before)
+        for node in reversed(traced.graph.nodes):
             if str(node.target).startswith("profiler."):  # an optimizer's name for itself
-                self.graph.graph.erase_node(node)
-        self.graph.recompile()
-        self._run = torch.compile(self.graph, dynamic=False)
+                traced.graph.erase_node(node)
+        traced.recompile()
+        self._run = torch.compile(traced, dynamic=False)
 
     @torch.no_grad()
     def __call__(self, indices: Mapping[str, Tensor]) -> Terms:
@@ -59,7 +63,7 @@ class Compiled:
             values = self._run(*indices.values())
         except _compiler_error() as error:
             raise _impossible("compiled", error) from error
-        return dict(zip(self.tags, values.unbind(), strict=True))
+        return dict(zip(self._tags, values.unbind(), strict=True))
 
 
 class Captured:
@@ -93,10 +97,11 @@ class Captured:
         return dict(zip(self._tags, self._values.clone().unbind(), strict=True))
 
 
-def traceable(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether `Compiled` can trace its step: others count their steps on the host."""
+def fits(optimizer: torch.optim.Optimizer, engine: str) -> bool:
+    """Whether a graph can hold its step: of the others, some count their steps on the host."""
     kinds = torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD
-    return isinstance(optimizer, kinds) and all(group["fused"] for group in optimizer.param_groups)
+    fused = isinstance(optimizer, kinds) and all(group["fused"] for group in optimizer.param_groups)
+    return {"eager": True, "compile": fused, "graph": fused or "capturable" in optimizer.defaults}[engine]
 
 
 def prepare_compiler(device: torch.device) -> None:
@@ -124,7 +129,10 @@ def prepare_compiler(device: torch.device) -> None:
 
 def _impossible(done: str, error: Exception) -> ConfigError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return ConfigError(f"engine: a step of this run cannot be {done} ({reason}). Choose engine=eager.")
+    return ConfigError(
+        f"engine: a step of this run cannot be {done} ({reason}). Start it "
+        "afresh with engine=eager resume=false."
+    )
 
 
 def _compiler_error() -> type[Exception]:
@@ -134,7 +142,7 @@ def _compiler_error() -> type[Exception]:
 
 # torch's fused optimizers are one kernel each, which a compiler cannot look into. Written out, they become
 # part of the loops around them: a weight is moved and rounded for the next product while it is in a register.
-# Memory is written to by what depends on a gradient: `memory.mul_(number)` alone is run, not traced.
+# Memory is written to by what depends on a gradient: `memory.mul_(number)` would be run as well as traced.
 
 
 def _adam(  # noqa: PLR0917 - as torch calls it

@@ -40,6 +40,8 @@ class Model(nn.Module):
         self.join = join
         self.decoder = decoder
         self.output = nn.Sigmoid() if output == "sigmoid" else nn.Identity()
+        for layer in self._measured():
+            layer.track_running_stats = False
 
     def encode(self, x: Tensor, y: Tensor) -> Codes:
         """Images (B, C, H, W) and labels (B,) -> the codes of every head; one pass through the trunk."""
@@ -82,10 +84,13 @@ class Model(nn.Module):
     def calibrate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Measures the statistics that batch norm uses in evaluation.
 
+        A step encodes two minibatches, one of them twice; which of the passes should count? None: they are
+        not tracked, so that every forward in training is a pure function.
+
         Args:
             batches: clean training images (B, C, H, W) and their labels; their statistics are averaged.
         """
-        layers = [one for one in self.modules() if isinstance(one, nn.BatchNorm1d | nn.BatchNorm2d)]
+        layers = self._measured()
         if not layers:
             return
         was_training = self.training
@@ -101,6 +106,10 @@ class Model(nn.Module):
         for layer in layers:
             layer.track_running_stats = False
         self.train(was_training)
+
+    def _measured(self) -> list[nn.BatchNorm1d | nn.BatchNorm2d]:
+        batch_norms = [one for one in self.modules() if isinstance(one, nn.BatchNorm1d | nn.BatchNorm2d)]
+        return [one for one in batch_norms if one.running_mean is not None]  # a user's own may have none
 
 
 def assemble(config: Config, build: Builder, shape: Shape) -> tuple[Model, dict[str, Prior]]:

@@ -140,20 +140,14 @@ def _halved(shape: Shape, times: int) -> tuple[int, int, int]:
 
 
 def batch_norm_layer(size: int, *, pictures: bool = False, affine: bool = True) -> nn.Module:
-    """Batch norm whose running statistics no training step touches.
-
-    A step encodes two minibatches, one of them twice; which of the passes should count? None: they are
-    not tracked, so that every forward in training is a pure function, and `Model.calibrate` measures them
-    on clean training images before they are used.
+    """Batch norm whose running statistics the model measures; see `Model.calibrate`.
 
     Args:
         size: number of features, or of channels.
         pictures: normalize (B, size, H, W) instead of (B, size).
         affine: learn a gain and a bias for each.
     """
-    layer = (nn.BatchNorm2d if pictures else nn.BatchNorm1d)(size, affine=affine)
-    layer.track_running_stats = False
-    return layer
+    return (nn.BatchNorm2d if pictures else nn.BatchNorm1d)(size, affine=affine)
 
 
 def initialize(module: nn.Module, std: float) -> None:
