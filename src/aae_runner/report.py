@@ -153,7 +153,8 @@ def _computed(series: Series) -> tuple[str, str, str]:
     told = [run.environment for run in series.runs]  # a stranger's, perhaps: of any types
     threads = [counted(n, "thread") if isinstance(n := one.get("threads"), int) else "" for one in told]
     devices = dict.fromkeys(f"{one.get('device', '')}, {n}" for one, n in zip(told, threads, strict=True))
-    commits = dict.fromkeys(str(one.get("commit") or "unknown")[:7] for one in told)
+    found = (str(one.get("commit") or "unknown").partition("-") for one in told)
+    commits = dict.fromkeys(commit[:7] + dash + changed for commit, dash, changed in found)
     minutes = sum(run.seconds for run in series.runs) / len(series.runs) / 60
     return f"{minutes:.1f}", "; ".join(devices), ", ".join(commits)
 
