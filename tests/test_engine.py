@@ -34,6 +34,12 @@ needs_bfloat16 = pytest.mark.skipif(
 )
 
 
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A traced step runs as the graph that it is: compiling takes half a minute."""
+    monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
+
+
 def trained(*overrides: str, steps: int = STEPS) -> tuple[Experiment, list[dict[str, float]]]:
     run = experiment("schedule.batch=50", *overrides)
     losses = [run.step(step) for step in range(steps)]
@@ -59,22 +65,17 @@ def test_phases_that_run_now_and_then_are_captured_too() -> None:
     assert trained(*asked, "engine=graph")[1] == trained(*asked, "engine=eager")[1]
 
 
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("setting", SETTINGS, ids=" ".join)
-def test_a_step_traced_into_one_graph_trains_as_it_does_untraced(
-    setting: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # the graph as it is: compiling takes half a minute
-    monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
+def test_a_step_traced_into_one_graph_trains_as_it_does_untraced(setting: list[str]) -> None:
     (_, eager), (_, traced) = trained(*setting, steps=4), trained(*setting, "engine=compile", steps=4)
     for tag, value in eager[-1].items():
         assert traced[-1][tag] == pytest.approx(value, rel=1e-4), tag
 
 
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_traced_optimizer_moves_weights_as_it_does_untraced(
-    optimizer: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
+def test_a_traced_optimizer_moves_weights_as_it_does_untraced(optimizer: str) -> None:
     # the rates fall meanwhile
     asked = "variant=baseline", "schedule.epochs=1", f"++schedule.phases.classification.optimizer={optimizer}"
     (eager, _), (traced, _) = trained(*asked), trained(*asked, "engine=compile")
@@ -82,8 +83,8 @@ def test_a_traced_optimizer_moves_weights_as_it_does_untraced(
         assert torch.allclose(traced.model.state_dict()[name], tensor, atol=1e-5), name
 
 
-def test_a_traced_run_that_is_taken_up_again_ends_with_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
+@pytest.mark.usefixtures("uncompiled")
+def test_a_traced_run_that_is_taken_up_again_ends_with_the_same_bits() -> None:
     asked = (
         "engine=compile",
         "+schedule.phases.classification.every=2",
@@ -98,21 +99,17 @@ def test_a_traced_run_that_is_taken_up_again_ends_with_the_same_bits(monkeypatch
         assert torch.equal(again.model.state_dict()[name], tensor), name
 
 
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("engine", ["eager", "compile"])
-def test_a_step_in_which_all_phases_rest_changes_nothing(
-    engine: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
+def test_all_phases_may_rest_in_a_step(engine: str) -> None:
     run = experiment(
         "variant=baseline", f"engine={engine}", "+schedule.phases.classification.every=2", "device=cpu"
     )
     assert [bool(run.step(step)) for step in range(4)] == [True, False, True, False]
 
 
-def test_what_a_network_counts_is_counted_once_a_step_where_it_is_traced(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
+@pytest.mark.usefixtures("uncompiled")
+def test_what_a_network_counts_is_counted_once_a_step_where_it_is_traced() -> None:
     run = experiment("engine=compile", "variant=baseline", "device=cpu")
     run.model.encoder.register_buffer("passes", torch.zeros(()))
 
@@ -134,7 +131,7 @@ def test_an_optimizer_that_cannot_be_traced_is_told_before_the_first_step(comman
 
 @needs_gpu
 @pytest.mark.parametrize("setting", SETTINGS, ids=" ".join)
-def test_on_a_gpu_no_step_waits_for_it(setting: list[str]) -> None:
+def test_on_a_gpu_no_eager_step_waits_for_it(setting: list[str]) -> None:
     run, _ = trained(*setting, "device=cuda", "engine=eager")
     torch.cuda.set_sync_debug_mode("error")
     try:
