@@ -2,7 +2,7 @@
 
     python scripts/benchmark.py                    # basic AAE against the textbook loop and pythae
     python scripts/benchmark.py --width 256        # the same with narrow networks
-    python scripts/benchmark.py --engines eager compile
+    python scripts/benchmark.py --engines eager compile --precisions auto bfloat16
     python scripts/benchmark.py --scaling          # how time and memory grow with batch, width and images
 
 All train the same networks (784-WIDTH-WIDTH-8 and back, batch norm in the autoencoder, discriminator
@@ -24,6 +24,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -172,8 +173,10 @@ def phases(run: Experiment) -> dict[str, float]:
     return {name: statistics.median(times) for name, times in spent.items()}
 
 
-def compare(width: int, batch: int, engines: list[str], folder: Path) -> dict[str, Any]:
-    """All rivals in turns; everything that the table shows."""
+def compare(
+    width: int, batch: int, engines: list[str], precisions: list[str], folder: Path
+) -> dict[str, Any]:
+    """All rivals in turns, of ours each engine at each precision; everything that the table shows."""
     images = noise(STEPS * batch)
     np.savez(folder / "train.npz", images=noise(60_000))
     np.savez(folder / "test.npz", images=images[:1000])
@@ -181,14 +184,16 @@ def compare(width: int, batch: int, engines: list[str], folder: Path) -> dict[st
     first = ours(folder, [*shape, "precision=highest"])
     device = first.data.device
     fastest, _ = choose_precision("auto", device)
-    settings = [("eager", "highest"), *((engine, fastest) for engine in engines)]
-    settings += [(engines[-1], "bfloat16")] * has_bfloat16(device)
+    if "bfloat16" in precisions and not has_bfloat16(device):
+        print("The hardware has no bfloat16, so that is left out.", file=sys.stderr)
+        precisions = [one for one in precisions if one != "bfloat16"]
+    precisions = list(dict.fromkeys(fastest if one == "auto" else one for one in precisions))
     rivals = [Rival("textbook", "highest", (textbook, images, width, batch, device))]
     if find_spec("pythae"):
         rivals.append(Rival("pythae", "highest", (pythae, images, width, batch, device)))
     else:
         print("pythae is not installed (extra `bench`), so it is left out.", file=sys.stderr)
-    for engine, precision in settings:
+    for engine, precision in product(engines, precisions):
         how = f"precision={precision}" if precision != "bfloat16" else "autocast=true"
         make = training, folder, [*shape, f"engine={engine}", how]
         rivals.append(Rival(f"ours, {engine}, {precision}", precision, make))
@@ -265,7 +270,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--width", type=int, default=1000, help="units of a hidden layer")
     parser.add_argument("--batch", type=int, default=100, help="pictures of a minibatch")
-    parser.add_argument("--engines", nargs="+", default=["eager"], help="eager, compile, graph")
+    parser.add_argument("--engines", nargs="+", default=["eager"], choices=("eager", "compile", "graph"))
+    parser.add_argument(
+        "--precisions", nargs="+", default=["highest", "auto", "bfloat16"],
+        choices=("highest", "high", "medium", "auto", "bfloat16"),
+        help="of each engine; auto: what a run takes here; bfloat16: autocast",
+    )  # fmt: skip
     parser.add_argument("--scaling", action="store_true", help="measure how a step grows, instead")
     parser.add_argument("-o", "--output", type=Path, help="FILE.json; the plot is written beside it")
     asked = parser.parse_args()
@@ -274,7 +284,7 @@ def main() -> None:
         table, plot = scaling_table(found), scaling_plot(found)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            found = compare(asked.width, asked.batch, asked.engines, Path(folder))
+            found = compare(asked.width, asked.batch, asked.engines, asked.precisions, Path(folder))
         table, plot = comparison_table(found), comparison_plot(found)
     Console(width=130).print(table)
     if "phases" in found:
