@@ -262,8 +262,7 @@ def test_what_does_not_change_the_learning_does_not_change_the_identity(override
 @pytest.mark.parametrize(
     "override",
     ["data.labels=50", "heads.style.size=9", "data.label_seed=1", "network.corruption.noise=0.1",
-     "schedule.phases.reconstruction.optimizer.lr=0.1", "evaluators.samples=null",
-     "phases.regularization.noise=0.1"],
+     "schedule.phases.reconstruction.optimizer.lr=0.1", "evaluators.samples=null"],
 )  # fmt: skip
 def test_what_changes_the_run_changes_its_identity(override: str) -> None:
     assert identity(composed("data=mnist", override)) != identity(composed("data=mnist"))

@@ -316,7 +316,6 @@ def identity(config: Config) -> str:
     dropped = constant_keys(config.data)
     # so that runs of before there were these keys keep their name
     dropped += [key for key, value in LATER_KEYS.items() if getattr(config, key) == value]
-    dropped += [f"phases.{name}.noise" for name, phase in config.phases.items() if phase.get("noise") == 0]
     for key in dropped:
         node = content
         *parents, last = key.split(".")

@@ -62,17 +62,12 @@ class Regularization(Phase):
     for "hidden". The i-th prior sample is drawn under, and shown with, the i-th image's label; were the two
     sides drawn independently, it would win on label frequencies alone.
 
-    With `noise`, it sees samples and codes through the same noise, which leaves its optimum where it was
-    (Sønderby et al., arXiv 1610.04490). A y on its way from one class to another is told from a one-hot less
-    surely, so images that lie in the wrong class can leave it.
-
     Args:
         model: the autoencoder.
         priors: by the name of their head.
         make_discriminator: makes a discriminator for codes of a dimension.
         stream: which images are encoded.
         condition: number of classes of the labels that the discriminators are told; null: they are not.
-        noise: standard deviation of the Gaussian noise through which they see, in units of the codes.
     """
 
     def __init__(
@@ -84,7 +79,6 @@ class Regularization(Phase):
         *,
         stream: Stream = "all",
         condition: Annotated[int, Ge(2)] | None = None,
-        noise: Annotated[float, Ge(0)] = 0.0,
     ) -> None:
         super().__init__(model, stream)
         self.model: Model
@@ -101,7 +95,7 @@ class Regularization(Phase):
                 f"{' and '.join(parts)} has no parts. Choose prior=gaussian_mixture or prior=swiss_roll, "
                 "which have, or condition=null."
             )
-        self.condition, self.noise = condition, noise
+        self.condition = condition
         told = 0 if condition is None else condition + 1
         self.register_buffer("told", torch.eye(told), persistent=False)  # one-hots
         self.told: Tensor
@@ -126,7 +120,7 @@ class Regularization(Phase):
         terms = {}
         for name, discriminator in self.discriminators.items():
             real, fake = self._prior_sample(name, batch.y), codes[name].value.detach()
-            seen = torch.cat([self._seen(real, batch.y), self._seen(fake, batch.y)])
+            seen = torch.cat([self._told(real, batch.y), self._told(fake, batch.y)])
             logits = discriminator(seen).squeeze(1)  # one pass for both: (2B,)
             terms[f"discriminator_{name}"] = losses.discriminator(*logits.chunk(2))
         return terms
@@ -134,15 +128,13 @@ class Regularization(Phase):
     def _generator_loss(self, batch: Batch, codes: Codes) -> dict[str, Tensor]:
         return {
             f"generator_{name}": losses.generator(
-                discriminator(self._seen(codes[name].value, batch.y)).squeeze(1)
+                discriminator(self._told(codes[name].value, batch.y)).squeeze(1)
             )
             for name, discriminator in self.discriminators.items()
         }
 
-    def _seen(self, z: Tensor, y: Tensor) -> Tensor:
-        """(B, D), through noise -> (B, D + condition + 1) where the discriminators are told the label."""
-        if self.noise:
-            z = z + self.noise * torch.randn_like(z)
+    def _told(self, z: Tensor, y: Tensor) -> Tensor:
+        """(B, D) -> (B, D + condition + 1) where the discriminators are told the label."""
         if self.condition is None:
             return z
         return torch.cat([z, self.told[y]], dim=1)
