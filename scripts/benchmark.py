@@ -3,10 +3,12 @@
     python scripts/benchmark.py                    # basic AAE against the textbook loop and pythae
     python scripts/benchmark.py --width 256        # the same with narrow networks
     python scripts/benchmark.py --engines eager compile --precisions auto bfloat16
+    python scripts/benchmark.py --settings experiment=quick_table2_mnist_100 --engines eager compile
     python scripts/benchmark.py --scaling          # how time and memory grow with batch, width and images
 
 All train the same networks (784-WIDTH-WIDTH-8 and back, batch norm in the autoencoder, discriminator
-8-WIDTH-WIDTH-1) by Adam on the same pictures of noise: how fast a step is does not depend on what they show.
+8-WIDTH-WIDTH-1) by Adam, or with --settings what those say, on the same pictures of noise: how fast a step is
+does not depend on what they show.
 Each does so in a process of its own, since what one sets for a whole process (that denormals are flushed,
 how memory is handed back) would speed up the others too; and in several, one after the other, since where
 its memory happens to lie can cost a process a quarter of its speed. They take turns, so that what else the
@@ -39,11 +41,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from aae_runner.build import Builder
 from aae_runner.config import settle
+from aae_runner.data import Batch
 from aae_runner.environment import environment
 from aae_runner.experiment import Experiment, prepare
 from aae_runner.launch import compose
 from aae_runner.precision import choose_precision, has_bfloat16
 
+BASIC = ["variant=basic", "heads.style.size=8", "network.corruption.noise=0"]
+"""What our rivals of the textbook loop train."""
 STEPS, TURNS, ROUNDS = 40, 3, 5
 """Steps of a turn; turns of a process, one more warms up; processes of each rival, one after the other."""
 BATCHES, WIDTHS, IMAGES = (
@@ -115,9 +120,8 @@ def noise(n: int) -> NDArray[np.uint8]:
 
 def ours(folder: Path, overrides: list[str]) -> Experiment:
     """A run of this program on the arrays of a folder."""
-    common = ["variant=basic", "data=arrays", f"data.root={folder}", "heads.style.size=8",
-              "network.corruption.noise=0", "evaluators={}"]  # fmt: skip
-    return prepare(settle(compose([*common, *overrides])[0]), Builder())
+    arrays = ["data=arrays", f"data.root={folder}", "evaluators={}"]
+    return prepare(settle(compose([*overrides, *arrays])[0]), Builder())
 
 
 def training(folder: Path, overrides: list[str]) -> Callable[[], None]:
@@ -158,11 +162,12 @@ def phases(run: Experiment) -> dict[str, float]:
     """Milliseconds of drawing the minibatch and of each phase, medians over `STEPS` steps."""
     spent: dict[str, list[float]] = {}
     for step in range(STEPS):
-        batches = {}
+        batches: dict[str, Batch] = {}
         for phase in (None, *run.phases):
             began = time.perf_counter()
             if phase is None:
-                batches = {"all": run.data.draw("all", step)}
+                streams = {one.phase.stream for one in run.phases}
+                batches = {stream: run.data.draw(stream, step) for stream in streams}
             else:
                 phase.set_step(step)
                 phase.run(batches)
@@ -173,14 +178,13 @@ def phases(run: Experiment) -> dict[str, float]:
     return {name: statistics.median(times) for name, times in spent.items()}
 
 
-def compare(
-    width: int, batch: int, engines: list[str], precisions: list[str], folder: Path
-) -> dict[str, Any]:
+def compare(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """All rivals in turns, of ours each engine at each precision; everything that the table shows."""
+    width, batch, precisions = asked.width, asked.batch, asked.precisions
     images = noise(STEPS * batch)
     np.savez(folder / "train.npz", images=noise(60_000))
     np.savez(folder / "test.npz", images=images[:1000])
-    shape = [*widths(width), f"schedule.batch={batch}"]
+    shape = asked.settings or [*BASIC, *widths(width), f"schedule.batch={batch}"]
     first = ours(folder, [*shape, "precision=highest"])
     device = first.data.device
     fastest, _ = choose_precision("auto", device)
@@ -188,12 +192,14 @@ def compare(
         print("The hardware has no bfloat16, so that is left out.", file=sys.stderr)
         precisions = [one for one in precisions if one != "bfloat16"]
     precisions = list(dict.fromkeys(fastest if one == "auto" else one for one in precisions))
-    rivals = [Rival("textbook", "highest", (textbook, images, width, batch, device))]
-    if find_spec("pythae"):
-        rivals.append(Rival("pythae", "highest", (pythae, images, width, batch, device)))
-    else:
-        print("pythae is not installed (extra `bench`), so it is left out.", file=sys.stderr)
-    for engine, precision in product(engines, precisions):
+    batch, rivals = first.config.schedule.batch, []
+    if not asked.settings:
+        rivals.append(Rival("textbook", "highest", (textbook, images, width, batch, device)))
+        if find_spec("pythae"):
+            rivals.append(Rival("pythae", "highest", (pythae, images, width, batch, device)))
+        else:
+            print("pythae is not installed (extra `bench`), so it is left out.", file=sys.stderr)
+    for engine, precision in product(asked.engines, precisions):
         how = f"precision={precision}" if precision != "bfloat16" else "autocast=true"
         make = training, folder, [*shape, f"engine={engine}", how]
         rivals.append(Rival(f"ours, {engine}, {precision}", precision, make))
@@ -211,20 +217,22 @@ def compare(
     work = counter.get_total_flops() / 1e9
     torch.set_float32_matmul_precision(fastest)
     rows = []
+    peer = next((one for one in rivals if one.name == "pythae"), None)
     for one in rivals:
         most = peak(one.precision, device)
         rows.append({
             "name": one.name, "wall": one.wall, "cpu": one.cpu,
             "images_per_second": batch / statistics.median(one.wall) * 1e3,
-            "times_textbook": one.ratio(rivals[0], "wall"),
-            "times_textbook_cpu": one.ratio(rivals[0], "cpu"),
-            "times_pythae": one.ratio(rivals[1], "wall") if rivals[1].name == "pythae" else None,
+            "times_first": one.ratio(rivals[0], "wall"),
+            "times_first_cpu": one.ratio(rivals[0], "cpu"),
+            "times_pythae": one.ratio(peer, "wall") if peer else None,
             "peak": most,
             # of the others not their own work, but what of it the algorithm needs
             "share_of_peak": work / statistics.median(one.wall) * 1e3 / most,
         })  # fmt: skip
     return {
-        "width": width, "batch": batch, "steps": STEPS, "turns": TURNS, "rounds": ROUNDS,
+        "networks": " ".join(asked.settings) or f"784-{width}-{width}-8",
+        "batch": batch, "steps": STEPS, "turns": TURNS, "rounds": ROUNDS,
         "gigaflop_a_step": work, "rows": rows, "phases": phases(first),
         "environment": environment(device, "each"),
     }  # fmt: skip
@@ -258,7 +266,7 @@ def scaling() -> dict[str, list[dict[str, Any]]]:
         for name, values in (("batch", BATCHES), ("width", WIDTHS), ("images", IMAGES)):
             for value in values:
                 setting = usual | {name: value}
-                overrides = [*widths(setting["width"]), f"schedule.batch={setting['batch']}"]
+                overrides = [*BASIC, *widths(setting["width"]), f"schedule.batch={setting['batch']}"]
                 row = {name: value} | pool.submit(alone, overrides, setting["images"]).result()
                 found.setdefault(name, []).append(row)
                 print(row, file=sys.stderr)
@@ -276,6 +284,10 @@ def main() -> None:
         choices=("highest", "high", "medium", "auto", "bfloat16"),
         help="of each engine; auto: what a run takes here; bfloat16: autocast",
     )  # fmt: skip
+    parser.add_argument(
+        "--settings", nargs="+", metavar="KEY=VALUE", default=[],
+        help="of a run: compare our engines and precisions on it with each other, and with nobody else",
+    )  # fmt: skip
     parser.add_argument("--scaling", action="store_true", help="measure how a step grows, instead")
     parser.add_argument("-o", "--output", type=Path, help="FILE.json; the plot is written beside it")
     asked = parser.parse_args()
@@ -284,7 +296,7 @@ def main() -> None:
         table, plot = scaling_table(found), scaling_plot(found)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            found = compare(asked.width, asked.batch, asked.engines, asked.precisions, Path(folder))
+            found = compare(asked, Path(folder))
         table, plot = comparison_table(found), comparison_plot(found)
     Console(width=130).print(table)
     if "phases" in found:

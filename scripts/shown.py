@@ -9,20 +9,19 @@ from rich.table import Table
 
 def comparison_table(found: dict[str, Any]) -> Table:
     """Medians, and of wall time also the quartiles."""
-    title = (
-        f"784-{found['width']}-{found['width']}-8, batch {found['batch']}, {found['environment']['device']}"
-    )
-    columns = ("", "ms a step", "CPU ms", "images/s", "x textbook", "by CPU time", "x pythae", "of peak")
+    title = f"{found['networks']}, batch {found['batch']}, {found['environment']['device']}"
+    first = f"x {found['rows'][0]['name'].removeprefix('ours, ')}"
+    columns = ("", "ms a step", "CPU ms", "images/s", first, "by CPU time", "x pythae", "of peak")
     table = Table(*columns, title=title)
     for row in found["rows"]:
         low, middle, high = statistics.quantiles(row["wall"], n=4)
         table.add_row(
             row["name"],
-            f"{middle:.1f} ({low:.1f} to {high:.1f})",
+            f"{middle:.3g} ({low:.3g} to {high:.3g})",
             f"{statistics.median(row['cpu']):.1f}",
             f"{row['images_per_second']:,.0f}",
-            f"{row['times_textbook']:.2f}",
-            f"{row['times_textbook_cpu']:.2f}",
+            f"{row['times_first']:.2f}",
+            f"{row['times_first_cpu']:.2f}",
             "" if row["times_pythae"] is None else f"{row['times_pythae']:.2f}",
             f"{row['share_of_peak']:.0%}",
         )  # fmt: skip
@@ -49,7 +48,7 @@ def comparison_plot(found: dict[str, Any]) -> Figure:
     medians = [statistics.median(row["wall"]) for row in found["rows"]]
     axes.barh(names, medians, color=["#999999" if not n.startswith("ours") else "#0072b2" for n in names])
     for k, row in enumerate(found["rows"]):
-        axes.text(medians[k], k, f" {row['times_textbook']:.2f}x", va="center")
+        axes.text(medians[k], k, f" {row['times_first']:.2f}x", va="center")
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.set_xlabel("milliseconds a step (median)")

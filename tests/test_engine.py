@@ -1,9 +1,13 @@
 """How an update is computed: whatever the engine, it is the same."""
 
+import functools
+from collections import Counter
+
 import pytest
 import torch
 from conftest import Command, experiment
 from torch import nn
+from torch.fx import GraphModule
 
 from aae_runner.config import choices
 from aae_runner.experiment import Experiment
@@ -122,6 +126,36 @@ def test_what_a_network_counts_is_counted_once_a_step_where_it_is_traced() -> No
     assert int(run.model.encoder.get_buffer("passes")) == 5
 
 
+def test_products_that_need_not_wait_for_one_another_stand_side_by_side(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # slow to import
+    from torch._dynamo.backends.common import aot_autograd
+    from torch._inductor.pattern_matcher import stable_topological_sort
+
+    from aae_runner.streams import SideBySide
+
+    found: list[Counter[str]] = []
+
+    def arrange(module: GraphModule, arguments: object) -> GraphModule:
+        # what the compiler does on a GPU
+        SideBySide()(module.graph)
+        stable_topological_sort(module.graph)
+        module.recompile()
+        found.append(Counter(str(node.target) for node in module.graph.nodes))
+        return module
+
+    compiler = functools.partial(torch.compile, backend=aot_autograd(fw_compiler=arrange))
+    monkeypatch.setattr(torch, "compile", compiler)
+    (_, eager), (_, arranged) = (
+        trained("device=cpu", f"engine={engine}", steps=4) for engine in ("eager", "compile")
+    )
+    for tag, value in eager[-1].items():
+        assert arranged[-1][tag] == pytest.approx(value, rel=1e-4), tag
+    kinds = "aten.mm.default", "aten.addmm.default", "aae_runner.products.default"
+    assert sum(found[-1][kind] for kind in kinds) == 36  # of 67 products, one after the other
+
+
 def test_an_optimizer_that_cannot_be_traced_is_told_before_the_first_step(command: Command) -> None:
     status, said = command("engine=compile", "schedule.phases.classification.optimizer.fused=false")
     assert status == 2
@@ -130,6 +164,7 @@ def test_an_optimizer_that_cannot_be_traced_is_told_before_the_first_step(comman
 
 
 @needs_gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("setting", SETTINGS, ids=" ".join)
 def test_on_a_gpu_no_eager_step_waits_for_it(setting: list[str]) -> None:
     run, _ = trained(*setting, "device=cuda", "engine=eager")
@@ -152,7 +187,7 @@ def test_on_a_gpu_a_compiled_run_is_captured_and_goes_the_same_way(cast: str) ->
         assert compiled[-1][tag] == pytest.approx(value, rel=1e-2), tag
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, as it traces
+@pytest.mark.filterwarnings("default")  # torch's own, as it traces and compiles
 @pytest.mark.parametrize(
     "cast", ["autocast=false", pytest.param("autocast=true", marks=[needs_bfloat16, pytest.mark.large])]
 )

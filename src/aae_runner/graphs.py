@@ -124,7 +124,11 @@ def prepare_compiler(device: torch.device) -> None:
     inductor: Any = importlib.import_module("torch._inductor.config")
     inductor.fallback_random = True  # the random numbers of eager, drawn in its order with torch 2.11 too
     inductor.reorder_for_locality = inductor.reorder_for_peak_memory = False
-    inductor.combo_kernels = device.type == "cuda"  # one kernel for many alike: 213 become 188
+    if device.type == "cuda":
+        from aae_runner.streams import SideBySide
+
+        inductor.combo_kernels = True  # one kernel for many alike: 213 become 188
+        inductor.post_grad_custom_post_pass = SideBySide()
 
 
 def _impossible(done: str, error: Exception) -> ConfigError:
