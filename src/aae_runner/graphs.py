@@ -1,6 +1,7 @@
 """A step as one graph: traced and compiled, or captured on a GPU."""
 
 import importlib
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -121,6 +122,8 @@ def prepare_compiler(device: torch.device) -> None:
                 "engine=compile: needs a C++ compiler, and none is found. Install g++ or clang++, or choose "
                 "engine=eager."
             ) from error
+        # it looks for CUDA's compiler, and warns of what it finds where no GPU is
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     inductor: Any = importlib.import_module("torch._inductor.config")
     inductor.fallback_random = True  # the random numbers of eager, drawn in its order with torch 2.11 too
     inductor.reorder_for_locality = inductor.reorder_for_peak_memory = False
