@@ -173,7 +173,7 @@ def test_the_style_of_a_supervised_model_carries_no_label_and_that_of_a_basic_on
             *data, f"variant={variant}", "heads.style.size=2", "prior=gaussian", "network.encoder.width=64",
             "network.decoder.width=64", "network.discriminator.width=64", "schedule.batch=50",
         )  # fmt: skip
-        for step in range(300):
+        for step in range(600):
             run.step(step)
         found = run.look("test", None)
         rates = [found["linear_probe_accuracy"], found["knn_probe_accuracy"]]
