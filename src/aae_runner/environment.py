@@ -1,17 +1,17 @@
 """Where a run is computed: what its results say of it, and what of it decides their last digits."""
 
 import ctypes
-import importlib.metadata
 import os
 import platform
 import subprocess
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import joblib
 import torch
+
+from aae_runner import __version__
 
 
 def use_own_cores() -> None:
@@ -51,14 +51,13 @@ def environment(device: torch.device, engine: str) -> dict[str, Any]:
     """What a reader of a result wants to know of the machine and the program that found it."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
-        "aae_runner": importlib.metadata.version("aae-runner"),
+        "aae_runner": __version__,
         "commit": _commit(),
         "python": platform.python_version(),
         **arithmetic(device, engine),
         "device": f"{device.type}: {name}",
         "threads": torch.get_num_threads(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
 

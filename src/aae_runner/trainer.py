@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ def train(config: Config, folder: Path, build: Builder, texts: Mapping[str, str]
 
 def _train(experiment: Experiment, folder: Path, stop: Stop, config_yaml: str) -> dict[str, Any]:
     config, data = experiment.config, experiment.data
+    where = environment(data.device, experiment.engine.name)  # now: the checkout may change meanwhile
     saved = take_up(experiment, folder)
     step, looked = (saved["record"]["step"], saved["looked"]) if saved else (0, 0)
     start = saved.get("start") if saved else experiment.start and experiment.start._asdict()
@@ -131,7 +133,8 @@ def _train(experiment: Experiment, folder: Path, stop: Stop, config_yaml: str) -
         "data": {"fingerprint": data.fingerprint, "note": data.note},
         "start": start,
         "environment": {
-            **environment(data.device, experiment.engine.name),
+            **where,
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "seconds": round(saver.seconds, 1),
         },
     }
