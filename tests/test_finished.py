@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from conftest import TINY, Command, Run, Toolbox, trained
 from matplotlib.image import imread
@@ -24,6 +25,36 @@ def test_two_runs_are_drawn_side_by_side(command: Command, aae: Toolbox, tmp_pat
     assert status == 0, said
     height, width = imread(picture).shape[:2]
     assert width > 1.5 * height
+
+
+def test_the_clustering_that_no_other_agrees_with_comes_last_whatever_clusters_are_called(
+    command: Command, aae: Toolbox, tmp_path: Path
+) -> None:
+    run = trained(command, "clustering")
+    renamed, alone = (shutil.copytree(run, tmp_path / name) for name in ("renamed", "alone"))
+    weights = safetensors.torch.load_file(run / "model.safetensors")
+    label = {name: tensor for name, tensor in weights.items() if "heads.label" in name and tensor.ndim}
+    rolled = {name: tensor.roll(1, dims=0) for name, tensor in label.items()}
+    safetensors.torch.save_file(weights | rolled, renamed / "model.safetensors")
+    blind = {name: torch.randn_like(tensor) for name, tensor in label.items() if tensor.ndim == 2}
+    safetensors.torch.save_file(weights | blind, alone / "model.safetensors")
+
+    status, said = aae("agree", alone, renamed, run)
+    assert status == 0, said
+    *first, last = [line.split()[-2] for line in said.splitlines()[1:]]
+    assert (set(first), last) == ({run.name, "renamed"}, "alone")
+    assert aae("agree", run, renamed)[1].count("1.000") == 2
+
+    results = json.loads((run / "results.json").read_text())
+    results["data"]["fingerprint"] = "0"
+    (alone / "results.json").write_text(json.dumps(results))
+    for other, sentence in (
+        (trained(command, "basic"), "has no categorical head"),
+        (alone, f"{alone}: is of other data than {run}"),
+    ):
+        status, said = aae("agree", run, other)
+        assert (status, sentence in said) == (2, True), said
+    assert aae("agree", run) == (2, "aae: agree: name two runs or more.\n")
 
 
 def test_what_cannot_be_opened_or_drawn_is_a_sentence_and_leaves_no_picture(

@@ -20,7 +20,7 @@ from aae_runner.config import choices
 from aae_runner.data import normalize
 from aae_runner.errors import ConfigError
 
-COMMANDS = ("report", "compare", "evaluate", "sample", "traverse", "encode", "export", "data")
+COMMANDS = ("report", "compare", "agree", "evaluate", "sample", "traverse", "encode", "export", "data")
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
-"""Finished runs side by side, as in Figure 2."""
+"""Finished runs side by side: their codes, as in Figure 2, and how far their clusterings agree."""
 
 from collections.abc import Sequence
 
 import torch
 from matplotlib.figure import Figure
+from sklearn.metrics import normalized_mutual_info_score
+from torch import Tensor
 
 from aae_runner import figures
 from aae_runner.data import derive_seed
@@ -45,3 +47,29 @@ def compare(runs: Sequence[Finished], names: Sequence[str], *, sampled: bool) ->
         title = "\n".join([f"{name}: {source.called('test')}", ", ".join(measures)])
         maps.append(figures.Map(title, z, run.data.test.y, run.data.names, source.prior.sample(200_000)))
     return figures.latent_maps(maps)
+
+
+def agreement(runs: Sequence[Finished]) -> Tensor:
+    """How far the clusterings of the validation images agree, (R, R), float64.
+
+    The normalized mutual information of two runs' clusters: 1 where one is the other under other names, 0
+    where they know nothing of one another. Labels are not needed. What a run gets right others get right
+    too, and each errs in its own way: so the run with the highest mean is likely to be a good one.
+
+    Args:
+        runs: two or more, of any numbers of clusters.
+
+    Raises:
+        ConfigError: the runs are of different data, or one has no q(y|x).
+    """
+    for run in runs:
+        if run.results["data"]["fingerprint"] != runs[0].results["data"]["fingerprint"]:
+            raise ConfigError(
+                f"{run.folder}: is of other data than {runs[0].folder}. Only clusterings of the same images "
+                "can agree."
+            )
+    clusterings = [
+        torch.cat([run.classify(images) for images, _ in run.data.valid.batches(1000)]) for run in runs
+    ]
+    pairs = [[normalized_mutual_info_score(one, other) for other in clusterings] for one in clusterings]
+    return torch.tensor(pairs, dtype=torch.float64)

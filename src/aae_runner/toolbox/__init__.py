@@ -103,6 +103,9 @@ def _parser() -> _Parser:
     compare.add_argument("--sampled", action="store_true", help="of a Gaussian q(z|x), not means but samples")
     _output(compare, "compare.png", "the picture", *does.PICTURES)
 
+    agree = _add(commands, "agree", does.agree, "which of several clusterings to trust, without labels")
+    agree.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="two or more, with clusters")
+
     evaluate = _add(commands, "evaluate", does.evaluate, "a run's metrics, computed again on a split")
     _run(evaluate)
     evaluate.add_argument("--split", choices=["test", "valid"], default="test", help="(default: test)")
@@ -145,9 +148,9 @@ def _parser() -> _Parser:
         help="the weights; of programs, FILE.encoder.pt2 and FILE.decoder.pt2",
     )  # fmt: skip
 
-    for one in (compare, evaluate, traverse):
+    for one in (compare, agree, evaluate, traverse):
         one.add_argument("--data-root", type=Path, metavar="FOLDER", help="where its data lie now")
-    for one in (compare, evaluate, sample, traverse, encode, export):
+    for one in (compare, agree, evaluate, sample, traverse, encode, export):
         _yours(one)
     _data(commands)
     return parser

@@ -78,6 +78,24 @@ def compare(arguments: Namespace) -> None:
     _save(side_by_side(runs, names, sampled=arguments.sampled), arguments.output)
 
 
+def agree(arguments: Namespace) -> None:
+    """Runs by how far their clusters are those of the others."""
+    if len(arguments.runs) < 2:
+        raise ConfigError("agree: name two runs or more.")
+
+    from rich.table import Table
+
+    from aae_runner.compare import agreement
+    from aae_runner.report import show
+
+    pairs = agreement([_opened(arguments, folder) for folder in arguments.runs])
+    means = ((pairs.sum(1) - 1) / (len(pairs) - 1)).tolist()
+    table = Table("run", "agreement with the others", box=None, padding=(0, 2))
+    for mean, folder in sorted(zip(means, arguments.runs, strict=True), reverse=True):
+        table.add_row(_title(folder), f"{mean:.3f}")
+    show(table)
+
+
 def evaluate(arguments: Namespace) -> None:
     """A run's metrics again."""
     from rich.table import Table
