@@ -1,11 +1,10 @@
 """Finished runs side by side: their codes, as in Figure 2, and how far their clusterings agree."""
 
+import statistics
 from collections.abc import Sequence
 
 import torch
 from matplotlib.figure import Figure
-from sklearn.metrics import normalized_mutual_info_score
-from torch import Tensor
 
 from aae_runner import figures
 from aae_runner.data import derive_seed
@@ -49,12 +48,12 @@ def compare(runs: Sequence[Finished], names: Sequence[str], *, sampled: bool) ->
     return figures.latent_maps(maps)
 
 
-def agreement(runs: Sequence[Finished]) -> Tensor:
-    """How far the clusterings of the validation images agree, (R, R), float64.
+def agreement(runs: Sequence[Finished]) -> list[float]:
+    """How far each run's clusters of the validation images are those of the others, from 0 to 1.
 
-    The normalized mutual information of two runs' clusters: 1 where one is the other under other names, 0
-    where they know nothing of one another. Labels are not needed. What a run gets right others get right
-    too, and each errs in its own way: so the run with the highest mean is likely to be a good one.
+    The mean, over the other runs, of the normalized mutual information of two clusterings: 1 where one is
+    the other under other names, 0 where they know nothing of one another. Labels are not needed. What a run
+    gets right others get right too, and each errs in its own way: the highest is likely to be a good one.
 
     Args:
         runs: two or more, of any numbers of clusters.
@@ -62,14 +61,17 @@ def agreement(runs: Sequence[Finished]) -> Tensor:
     Raises:
         ConfigError: the runs are of different data, or one has no q(y|x).
     """
+    from sklearn.metrics import normalized_mutual_info_score
+
     for run in runs:
         if run.results["data"]["fingerprint"] != runs[0].results["data"]["fingerprint"]:
             raise ConfigError(
                 f"{run.folder}: is of other data than {runs[0].folder}. Only clusterings of the same images "
                 "can agree."
             )
-    clusterings = [
-        torch.cat([run.classify(images) for images, _ in run.data.valid.batches(1000)]) for run in runs
+    images = runs[0].data.valid  # of all: read once
+    found = [torch.cat([run.classify(x) for x, _ in images.batches(1000)]) for run in runs]
+    return [
+        statistics.fmean(normalized_mutual_info_score(one, other) for other in found if other is not one)
+        for one in found
     ]
-    pairs = [[normalized_mutual_info_score(one, other) for other in clusterings] for one in clusterings]
-    return torch.tensor(pairs, dtype=torch.float64)

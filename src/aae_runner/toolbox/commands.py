@@ -88,8 +88,7 @@ def agree(arguments: Namespace) -> None:
     from aae_runner.compare import agreement
     from aae_runner.report import show
 
-    pairs = agreement([_opened(arguments, folder) for folder in arguments.runs])
-    means = ((pairs.sum(1) - 1) / (len(pairs) - 1)).tolist()
+    means = agreement([_opened(arguments, folder) for folder in arguments.runs])
     table = Table("run", "agreement with the others", box=None, padding=(0, 2))
     for mean, folder in sorted(zip(means, arguments.runs, strict=True), reverse=True):
         table.add_row(_title(folder), f"{mean:.3f}")
