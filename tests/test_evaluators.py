@@ -241,7 +241,7 @@ def test_no_code_lies_outside_of_its_map_however_far_it_strayed() -> None:
     z[7] = torch.tensor([3.0, -40.0])
     for figure in (
         latent_maps([Map("", z, y, ["0"], torch.randn(5000, 2))]),
-        representation(z, y, torch.randn(3, 2), names="0", title=""),
+        representation(z, y, dict(enumerate(torch.randn(3, 2))), names="0", title=""),
     ):
         low, high = figure.axes[0].get_ylim()
         assert low < -40 < 40 < high
@@ -251,7 +251,10 @@ def test_a_map_of_three_dimensions_shows_each_pair_and_the_space() -> None:
     torch.manual_seed(0)
     one = Map("three", torch.randn(50, 3), torch.arange(50) % 3, "012", torch.randn(5000, 3))
     assert len(latent_maps([one]).axes) == 4
-    assert len(representation(one.z, one.y, torch.randn(3, 3), names="012", title="heads").axes) == 1
+    assert (
+        len(representation(one.z, one.y, dict(enumerate(torch.randn(3, 3))), names="012", title="heads").axes)
+        == 1
+    )
 
 
 def test_tables_stand_five_in_a_row_each_under_its_name() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aae_runner.data import Batch
+from aae_runner.data import Batch, Images
 from aae_runner.errors import ConfigError
 from aae_runner.graphs import Captured, Compiled, Step, Terms, fits, prepare_compiler
 from aae_runner.latents import Codes
@@ -225,7 +225,18 @@ class Phase(nn.Module, ABC):
 
     @abstractmethod
     def objectives(self) -> dict[str, Objective]:
-        """The updates by name, in the order in which they run."""
+        """The updates by name, in the order in which they run; none, where all is done by `prepare`."""
+
+    turns = 0
+    """Steps in which it must have run by the end of the run."""
+
+    def prepare(self, first: Callable[[int], Images]) -> None:
+        """What it does before a step in which it runs, outside of what an engine keeps: nothing.
+
+        Args:
+            first: the first n training images of its stream.
+        """
+        return
 
     def codes(self, batch: Batch) -> Codes:
         """Drawn once per step, shared by the updates: those of the first corrupted copy of each image."""
@@ -254,6 +265,19 @@ class Scheduled:
     def active(self, step: int) -> bool:
         """Whether it runs in this step."""
         return step >= self.start and step % self.every == 0
+
+    def require_turns(self, total_steps: int) -> None:
+        """Refuses a run that ends before the phase is done.
+
+        Raises:
+            ConfigError: it does.
+        """
+        runs = len(range(self.first, total_steps, self.every))
+        if runs < self.phase.turns:
+            raise ConfigError(
+                f"phases.{self.name}: it must run {self.phase.turns} times, and the run ends after {runs}. "
+                f"Lower schedule.phases.{self.name}.every or .start, or raise schedule.epochs."
+            )
 
     def set_step(self, step: int) -> None:
         """Sets the learning rates of a step."""

@@ -58,6 +58,9 @@ class Experiment:
         active = [phase for phase in self.phases if phase.active(step)]
         for phase in self.phases:  # all, so that the rates in the record are a function of the step as well
             phase.set_step(step)
+        for phase in active:
+            phase.phase.prepare(functools.partial(self.data.first, phase.phase.stream))
+        active = [phase for phase in active if phase.updates]
         if not active:
             return {}
 
@@ -221,6 +224,8 @@ def prepare(config: Config, build: Builder, *, begun: bool = False) -> Experimen
         _schedule(config, build, name, phase, engine=engine, steps_per_epoch=data.steps_per_epoch)
         for name, phase in parts.phases.items()
     ]
+    for phase in phases:
+        phase.require_turns(config.schedule.epochs * data.steps_per_epoch)
     arithmetic = (
         f"Matrix products at precision {precision} (relative error {error:.0e}), on {device}, "
         f"{counted(torch.get_num_threads(), 'thread')}, engine {engine.name}"
@@ -243,7 +248,7 @@ def _schedule(
     key = f"schedule.phases.{name}"
     timing, optimizers = part(Timing, config.schedule.phases.get(name, {}), key)
     objectives = phase.objectives()
-    allowed = [*objectives, "optimizer"]
+    allowed = [*objectives, "optimizer"] if objectives else []
     for given in optimizers:
         if given not in allowed:
             hint = nearest(given, [*allowed, "every", "start", "decay"])

@@ -117,17 +117,19 @@ def latent_maps(maps: Sequence[Map]) -> Figure:
     return figure
 
 
-def representation(points: Tensor, y: Tensor, heads: Tensor, *, names: Sequence[str], title: str) -> Figure:
+def representation(
+    points: Tensor, y: Tensor, heads: Mapping[int, Tensor], *, names: Sequence[str], title: str
+) -> Figure:
     """Points colored by label, and the heads of their clusters, numbered.
 
     Args:
         points: (N, 2) or (N, 3).
         y: (N,) labels.
-        heads: (K, 2) or (K, 3).
+        heads: (2,) or (3,), by the number of their cluster.
         names: of the labels.
         title: above the map.
     """
-    places, centers = points.cpu().numpy(), heads.cpu().numpy()
+    places, centers = points.cpu().numpy(), torch.stack(list(heads.values())).cpu().numpy()
     reach = 1.05 * max(np.abs(places).max(), np.abs(centers).max())
     figure = Figure(figsize=(6.6, 5.6), layout="constrained", dpi=120)
     if points.shape[1] == 3:
@@ -136,7 +138,7 @@ def representation(points: Tensor, y: Tensor, heads: Tensor, *, names: Sequence[
         axes = figure.add_subplot()
         _scatter(axes, places, y.cpu().numpy(), reach)
     axes.set_title(title, color=INK, fontsize=11)
-    for k, center in enumerate(centers):
+    for k, center in zip(heads, centers, strict=True):
         axes.text(
             *center, str(k), ha="center", va="center", fontsize=9, color="white",
             bbox={"boxstyle": "circle,pad=0.25", "facecolor": INK, "edgecolor": "white"},

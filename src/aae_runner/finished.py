@@ -204,8 +204,9 @@ class Finished:
         for name in self.model.heads:
             if name not in self.priors:
                 raise ConfigError(f"{self.folder}: its head {name} has no prior, so none can be drawn.")
-        if label is not None and not 0 <= label < self.labels:
-            allowed = f"0 to {self.labels - 1}" if self.labels else "none, for its priors know no classes"
+        if label is not None and label not in self.labels:
+            known = f"0 to {len(self.labels) - 1}" if self.labels else "none, for its priors know no classes"
+            allowed = known if self.labels == [*range(len(self.labels))] else ", ".join(map(str, self.labels))
             raise ConfigError(f"class {label}: {self.folder} has no such class. Allowed: {allowed}.")
         codes = {}
         for name in self.model.heads:
@@ -220,19 +221,21 @@ class Finished:
         return self.decode(self.draw(n, label))
 
     @property
-    def labels(self) -> int:
-        """Classes or clusters that codes can be drawn of; 0: its priors know none."""
-        return min(self._told.values(), default=0)
+    def labels(self) -> list[int]:
+        """Classes or clusters that codes can be drawn of; none, if its priors know none."""
+        return min(self._told.values(), key=len, default=[])
 
     @property
-    def _told(self) -> dict[str, int]:
-        """Priors that mean something by a label, with the number of their parts."""
+    def _told(self) -> dict[str, list[int]]:
+        """Priors that mean something by a label, with those that they know."""
         conditioned = any(getattr(phase, "condition", None) for phase in self.parts.phases.values())
-        return {
-            name: prior.parts
-            for name, prior in self.priors.items()
-            if prior.parts is not None and (conditioned or isinstance(prior, CategoricalPrior))
-        }
+        told = {}
+        for name, prior in self.priors.items():
+            if isinstance(prior, CategoricalPrior):
+                told[name] = self.model.classes(name)
+            elif prior.parts is not None and conditioned:
+                told[name] = list(range(prior.parts))
+        return told
 
     def _codes(self, x: Tensor) -> list[Codes]:
         """Of the images, in parts that fit into memory."""

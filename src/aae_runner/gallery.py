@@ -39,7 +39,7 @@ def walk(run: Finished, label: int | None, steps: int) -> Figure:
     """
     source = Source(run.model, run.priors, "style")
     if label is None and run.labels:
-        label = 0
+        label = run.labels[0]
     torch.manual_seed(derive_seed("walk", run.config.seed))
     codes = run.draw(10_000, label)
     z = codes["style"]

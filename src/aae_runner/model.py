@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +67,12 @@ class Model(nn.Module):
             return Code(value[0], parameters[0])
         log_q = parameters.log_softmax(2).logsumexp(0) - math.log(draws)
         return Code(value.mean(0), log_q)  # which are logits of q(y|x), too
+
+    def classes(self, head: str) -> list[int]:
+        """The numbers of the classes or clusters of a head that is y, without those that were taken out."""
+        y: Any = self.heads[head]
+        left = y.left if isinstance(y, Categorical) else None
+        return [k for k in range(y.size) if left is None or left[k]]
 
     def decode(self, values: Mapping[str, Tensor]) -> Tensor:
         """{head: (B, size)} -> images (B, C, H, W)."""

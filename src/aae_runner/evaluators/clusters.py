@@ -84,7 +84,10 @@ class ClusterError(Evaluator):
         self.head = one_of(model.heads, head, "head")
 
     def __call__(self, snapshot: Snapshot) -> Findings:
-        """`cluster_error_rate` (the paper's rule), the same by majority and by assignment, NMI, ARI."""
+        """`cluster_error_rate` (the paper's rule), the same by majority and by assignment, NMI, ARI.
+
+        And `clusters`, the number of those that hold an image.
+        """
         from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
         known = snapshot.on("valid")
@@ -103,6 +106,7 @@ class ClusterError(Evaluator):
             **{name: float((labels[place] != truth).mean()) for name, labels in rules.items()},
             "normalized_mutual_information": float(normalized_mutual_info_score(truth, place)),
             "adjusted_rand_index": float(adjusted_rand_score(truth, place)),
+            "clusters": len(np.unique(place)),
         }
 
 
@@ -138,13 +142,13 @@ class ClusterGallery(Evaluator):
         from aae_runner import figures
 
         z, clusters = snapshot.values[self.style], snapshot.parameters[self.label].argmax(1)
-        k = snapshot.values[self.label].shape[1]
-        y = F.one_hot(torch.arange(k, device=z.device), k).to(z.dtype)
-        heads = snapshot.model.decode({self.style: z.new_zeros(k, z.shape[1]), self.label: y})
-        table = heads.new_zeros(k, 1 + self.columns, *heads.shape[1:])
+        shown = snapshot.model.classes(self.label)
+        y = F.one_hot(torch.tensor(shown, device=z.device), snapshot.values[self.label].shape[1]).to(z.dtype)
+        heads = snapshot.model.decode({self.style: z.new_zeros(len(y), z.shape[1]), self.label: y})
+        table = heads.new_zeros(len(y), 1 + self.columns, *heads.shape[1:])
         table[:, 0] = heads
-        for cluster in range(k):
+        for row, cluster in enumerate(shown):
             members = snapshot.images.x[clusters == cluster][: self.columns]
-            table[cluster, 1 : 1 + len(members)] = normalize(members)
+            table[row, 1 : 1 + len(members)] = normalize(members)
         title = f"Heads of the clusters (z = 0), and {snapshot.split} images of each"
-        return {"cluster_gallery": figures.pictures(table, title, column_labels=["head"])}
+        return {"cluster_gallery": figures.pictures(table, title, ["head"], [str(k) for k in shown])}

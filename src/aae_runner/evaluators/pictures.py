@@ -187,18 +187,20 @@ class StyleGrid(Evaluator):
         from aae_runner import figures
 
         style = snapshot.values[self.style][: self.rows]
-        classes = snapshot.values[self.label].shape[1]
-        y = F.one_hot(torch.arange(classes, device=style.device), classes).to(style.dtype)
+        classes = snapshot.model.classes(self.label)
+        y = F.one_hot(torch.tensor(classes, device=style.device), snapshot.values[self.label].shape[1]).to(
+            style.dtype
+        )
         values = {
-            self.style: style.repeat_interleave(classes, dim=0),
+            self.style: style.repeat_interleave(len(y), dim=0),
             self.label: y.repeat(len(style), 1),
         }
-        decoded = snapshot.model.decode(values).unflatten(0, (len(style), classes))
+        decoded = snapshot.model.decode(values).unflatten(0, (len(style), len(y)))
         source = normalize(snapshot.images.x[: self.rows]).unsqueeze(1)
         table = torch.cat([source, decoded], dim=1)
         title = f"Style of the {snapshot.split} image at the left, in every class"
-        named = classes == len(snapshot.data.names)  # there may be more clusters than classes
-        names = snapshot.data.names if named else [str(k) for k in range(classes)]
+        named = len(y) == len(snapshot.data.names)  # there may be more clusters than classes
+        names = snapshot.data.names if named else [str(k) for k in classes]
         return {"style_grid": figures.pictures(table, title, column_labels=["image", *names])}
 
 
@@ -255,7 +257,8 @@ class Representation(Evaluator):
         """The figure `representation`."""
         from aae_runner import figures
 
-        points, heads = self.join(snapshot.values), self.join.heads
+        clusters = snapshot.model.classes(self.join.label)
+        points, heads = self.join(snapshot.values), self.join.heads[clusters]
         if self.join.size > 3:
             angle = torch.arange(len(heads), device=heads.device) * (2 * math.pi / len(heads))
             circle = torch.stack([angle.cos(), angle.sin()], dim=1)
@@ -263,6 +266,10 @@ class Representation(Evaluator):
             points, heads = points @ plane, heads @ plane
         title = f"Representation of the {snapshot.split} images in {self.join.size} dimensions"
         figure = figures.representation(
-            points, snapshot.images.y, heads, names=snapshot.data.names, title=title
+            points,
+            snapshot.images.y,
+            dict(zip(clusters, heads, strict=True)),
+            names=snapshot.data.names,
+            title=title,
         )
         return {"representation": figure}
