@@ -16,10 +16,10 @@ ORDER = (
     "page.markup", "report", "summary", "series", "differences", "experiment", "parts", "weights",
     "evaluators", "evaluators.clusters", "evaluators.distributions", "evaluators.error_rate",
     "evaluators.pictures", "evaluators.probes", "evaluators.snapshot", "figures", "environment", "parzen",
-    "prior_match", "consistency", "shrinking", "phases", "engine", "graphs", "streams", "precision", "losses", "model",
-    "latents", "priors", "networks", "datasets", "datasets.pictures", "datasets.arrays", "datasets.idx",
-    "datasets.svhn", "datasets.mat", "datasets.digits", "datasets.files", "checkpoint", "disk", "signals",
-    "data", "build", "config", "errors", "words",
+    "prior_match", "consistency", "shrinking", "phases", "engine", "graphs", "streams", "precision",
+    "losses", "model", "latents", "priors", "networks", "datasets", "datasets.pictures", "datasets.arrays",
+    "datasets.idx", "datasets.svhn", "datasets.mat", "datasets.digits", "datasets.files", "checkpoint",
+    "disk", "signals", "data", "build", "config", "errors", "words",
 )  # fmt: skip
 """A file imports only from files further right. A folder stands for its `__init__.py`."""
 

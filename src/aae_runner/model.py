@@ -71,8 +71,9 @@ class Model(nn.Module):
     def classes(self, head: str) -> list[int]:
         """The numbers of the classes or clusters of a head that is y, without those that were taken out."""
         y: Any = self.heads[head]
-        left = y.left if isinstance(y, Categorical) else None
-        return [k for k in range(y.size) if left is None or left[k]]
+        if isinstance(y, Categorical) and y.left is not None:
+            return [k for k, there in enumerate(y.left.tolist()) if there]
+        return list(range(y.size))
 
     def decode(self, values: Mapping[str, Tensor]) -> Tensor:
         """{head: (B, size)} -> images (B, C, H, W)."""

@@ -15,7 +15,7 @@ from aae_runner.evaluators import Evaluator
 from aae_runner.latents import TrueLabel
 from aae_runner.model import Model, assemble
 from aae_runner.networks import Shape, initialize
-from aae_runner.phases import Regularization
+from aae_runner.phases import Classification, Regularization
 from aae_runner.priors import Prior
 
 
@@ -74,4 +74,8 @@ def _compare_classes(classes: int, model: Model, phases: Mapping[str, Phase]) ->
         if isinstance(phase, Regularization) and phase.condition not in (None, classes):
             raise ConfigError(
                 f"phases.{name}.condition={phase.condition}: labels have data.classes={classes} classes."
+            )
+        if isinstance(phase, Classification) and getattr(model.heads[phase.head], "left", None) is not None:
+            raise ConfigError(
+                f"phases.{name}: a class that it teaches may be taken out. Set phases.{name}=null."
             )
