@@ -112,7 +112,10 @@ def test_the_heads_of_clusters_that_went_are_not_drawn() -> None:
     [
         (["phases.shrinking.keep=10"], "must be categorical, of size 10 or more"),
         (["phases.shrinking.head=style"], "must be categorical"),
-        (["variant=semi_supervised"], "phases.classification: a class that it teaches may be taken out"),
+        (
+            ["variant=semi_supervised", "heads.label.size=12"],
+            "phases.classification: a class that it teaches may be taken out",
+        ),
         (["~priors.label"], "must have a prior, aae_runner.priors.Categorical"),
         (["+schedule.phases.shrinking.every=400"], "must run 5 times, and the run ends after 1"),
         (["+schedule.phases.shrinking.optimizer.lr=1"], "is no update of this phase"),
