@@ -16,7 +16,7 @@ ORDER = (
     "page.markup", "report", "summary", "series", "differences", "experiment", "parts", "weights",
     "evaluators", "evaluators.clusters", "evaluators.distributions", "evaluators.error_rate",
     "evaluators.pictures", "evaluators.probes", "evaluators.snapshot", "figures", "environment", "parzen",
-    "prior_match", "consistency", "shrinking", "phases", "engine", "graphs", "streams", "precision",
+    "prior_match", "consistency", "merging", "phases", "engine", "graphs", "streams", "precision",
     "losses", "model", "latents", "priors", "networks", "datasets", "datasets.pictures", "datasets.arrays",
     "datasets.idx", "datasets.svhn", "datasets.mat", "datasets.digits", "datasets.files", "checkpoint",
     "disk", "signals", "data", "build", "config", "errors", "words",

@@ -21,7 +21,7 @@ from aae_runner.errors import ConfigError
 OURS = (
     "aae_runner.consistency", "aae_runner.data", "aae_runner.datasets", "aae_runner.evaluators",
     "aae_runner.latents", "aae_runner.networks", "aae_runner.phases", "aae_runner.priors",
-    "aae_runner.shrinking", "torch.nn", "torch.optim",
+    "aae_runner.merging", "torch.nn", "torch.optim",
 )  # fmt: skip
 """Modules whose classes a config may name without being told to trust them; no class writes to a disk."""
 

@@ -23,8 +23,8 @@ class Code(NamedTuple):
     """(B, ...): the parameters of q; for a categorical head its logits (B, size)."""
 
 
-GONE = -1e4
-"""The logit of a class that was taken out: its probability is 0, and differences of logits stay finite."""
+NEVER = -1e4
+"""A logit whose probability is 0, and that differs from another by a finite number."""
 
 Codes = dict[str, Code]
 """The codes of all heads, by name, in the order of the config."""
@@ -130,8 +130,8 @@ class TrueLabel(nn.Module):
 class Categorical(nn.Module):
     """q(y|x), a softmax over classes or clusters (Sections 5 and 6).
 
-    Training uses the softmax itself wherever y is needed; it is never sampled. Clusters may be taken out
-    while it is trained, if `may_shrink` was called first; their probability is 0 from then on.
+    Training uses the softmax itself wherever y is needed; it is never sampled. Where clusters may merge, each
+    is the sum of those that it was made of, and those no longer occur.
 
     Args:
         features: number of features of the trunk.
@@ -165,18 +165,18 @@ class Categorical(nn.Module):
         self.normalize = nn.LayerNorm(features, elementwise_affine=False) if layer_norm else nn.Identity()
         self.linear = _linear(features, size, batch_norm, affine=spread is None)
         self.gain = 1.0 if spread is None else spread
-        self.register_buffer("left", None)
-        self.left: Tensor | None  # (size,) bool, the classes that there still are; None: all, for good
+        self.register_buffer("members", None)
+        self.members: Tensor | None
 
-    def may_shrink(self) -> None:
-        """From now on classes may be taken out, of `left`, which is saved with the weights."""
-        self.left = torch.ones(self.size, dtype=torch.bool)
+    def may_merge(self) -> None:
+        """From now on there is `members`, (size, size) bool: in [i, k] whether i now belongs to cluster k."""
+        self.members = torch.eye(self.size, dtype=torch.bool)
 
     def forward(self, features: Tensor, y: Tensor) -> Code:
         """(B, features) -> y of (B, size), rows of which sum to 1, and its logits."""
         logits = self.gain * self.linear(self.normalize(features))
-        if self.left is not None:
-            logits = logits.masked_fill(~self.left, GONE)
+        if self.members is not None:
+            logits = logits.unsqueeze(2).masked_fill(~self.members, NEVER).logsumexp(1)
         return Code(value=logits.softmax(1), parameters=logits)
 
 

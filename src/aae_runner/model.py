@@ -69,10 +69,10 @@ class Model(nn.Module):
         return Code(value.mean(0), log_q)  # which are logits of q(y|x), too
 
     def classes(self, head: str) -> list[int]:
-        """The numbers of the classes or clusters of a head that is y, without those that were taken out."""
+        """The numbers of the classes or clusters of a head that is y, without those that are part of others."""
         y: Any = self.heads[head]
-        if isinstance(y, Categorical) and y.left is not None:
-            return [k for k, there in enumerate(y.left.tolist()) if there]
+        if isinstance(y, Categorical) and y.members is not None:
+            return [k for k, there in enumerate(y.members.any(0).tolist()) if there]
         return list(range(y.size))
 
     def decode(self, values: Mapping[str, Tensor]) -> Tensor:

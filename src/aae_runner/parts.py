@@ -75,7 +75,8 @@ def _compare_classes(classes: int, model: Model, phases: Mapping[str, Phase]) ->
             raise ConfigError(
                 f"phases.{name}.condition={phase.condition}: labels have data.classes={classes} classes."
             )
-        if isinstance(phase, Classification) and getattr(model.heads[phase.head], "left", None) is not None:
-            raise ConfigError(
-                f"phases.{name}: a class that it teaches may be taken out. Set phases.{name}=null."
-            )
+        if (
+            isinstance(phase, Classification)
+            and getattr(model.heads[phase.head], "members", None) is not None
+        ):
+            raise ConfigError(f"phases.{name}: what it teaches would merge. Set phases.{name}=null.")

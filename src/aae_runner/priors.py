@@ -253,7 +253,7 @@ class SwissRoll(Prior):
 
 
 class Categorical(Prior):
-    """One-hot y of classes or clusters, all that there are equally likely (Sections 5 and 6).
+    """One-hot y of classes or clusters, all equally likely (Sections 5 and 6) unless some have merged.
 
     Args:
         size: number of classes, from the head.
@@ -263,22 +263,22 @@ class Categorical(Prior):
         super().__init__(_of_head(size), parts=size)
         self.register_buffer("corners", torch.eye(self.dimension), persistent=False)
         self.corners: Tensor
-        self._left: Callable[[], Tensor | None] = lambda: None
+        self._members: Callable[[], Tensor | None] = lambda: None
 
-    def follow(self, left: Callable[[], Tensor | None]) -> None:
-        """From now on only clusters that are true in `left()`, (size,) bool, are drawn; None: all."""
-        self._left = left
+    def follow(self, members: Callable[[], Tensor | None]) -> None:
+        """From now on what is drawn are the clusters, in `members()`, of classes that are equally likely.
+
+        Args:
+            members: (size, size) bool, in [i, k] whether i belongs to cluster k; None: each is its own.
+        """
+        self._members = members
 
     def sample(self, n: int, labels: Tensor | None = None) -> Tensor:
         """See `Prior.sample`; labels lie in 0 .. size - 1."""
         if labels is not None:
             return self.corners[labels]
-        left, device = self._left(), self.origin.device
-        if left is None:
-            return self.corners[torch.randint(self.dimension, (n,), device=device)]
-        rank = left.cumsum(0)  # how many clusters are left up to each: the device alone knows
-        drawn = (torch.rand(n, device=device) * rank[-1]).long()
-        return self.corners[torch.searchsorted(rank, drawn, right=True)]
+        k, members = torch.randint(self.dimension, (n,), device=self.origin.device), self._members()
+        return self.corners[k] if members is None else members[k].to(self.corners.dtype)
 
 
 def _of_head(size: int | None) -> int:

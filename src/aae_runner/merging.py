@@ -1,4 +1,4 @@
-"""A phase without a loss: y begins with more clusters than are wanted, and loses them one by one."""
+"""A phase without a loss: y begins with more clusters than are wanted, and those that are confused become one."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated
@@ -10,22 +10,22 @@ from torch import Tensor
 from aae_runner.data import Images
 from aae_runner.engine import Objective, Phase
 from aae_runner.errors import ConfigError
-from aae_runner.latents import GONE, Categorical
+from aae_runner.latents import Categorical
 from aae_runner.model import Model
 from aae_runner.phases import MakeDiscriminator, categorical
 from aae_runner.priors import Categorical as CategoricalPrior
 from aae_runner.priors import Prior
 
 LOOKED_AT = 10_000
-"""Images by which the cluster to go is chosen."""
+"""Images by which is chosen what merges."""
 
 
-class Shrinking(Phase):
-    """Whenever it runs, q(y|x) and p(y) lose a cluster, until as many are left as are wanted.
+class Merging(Phase):
+    """Whenever it runs, the two clusters of q(y|x) that are confused most become one, in p(y) too.
 
     Of many clusters hardly one holds images of two classes, of few many do, and seldom mend. So one begins
-    with many, and takes out the one that is least needed. Its images go where q(y|x) is largest next, and
-    training goes on. Nothing but the support of p(y) changes: the phases that train are the paper's.
+    with many, of which a class has several; and those of one class are confused with one another sooner
+    than with others. Nothing but y changes: the phases that train are the paper's.
 
     Args:
         model: the autoencoder.
@@ -52,8 +52,8 @@ class Shrinking(Phase):
         if not isinstance(prior, CategoricalPrior):
             raise ConfigError(f"the head {head} must have a prior, aae_runner.priors.Categorical.")
         self.turns = self._label.size - keep
-        self._label.may_shrink()
-        prior.follow(lambda: self._label.left)
+        self._label.may_merge()
+        prior.follow(lambda: self._label.members)
 
     def objectives(self) -> dict[str, Objective]:
         """None: it has no loss."""
@@ -61,13 +61,15 @@ class Shrinking(Phase):
 
     @torch.no_grad()
     def prepare(self, first: Callable[[int], Images]) -> None:
-        """Takes out a cluster, if there are more than are wanted."""
-        left = self._label.left
-        assert left is not None
-        if int(left.sum()) > self.keep:
-            features = ((self.model.encoder(x), y) for x, y in first(LOOKED_AT).batches(1000))
-            logits = torch.cat([self._label(*one).parameters for one in features])
-            left[least_needed(logits, left)] = False
+        """Merges two clusters, if there are more than are wanted."""
+        members = self._label.members
+        assert members is not None
+        if len(self.model.classes(self.head)) > self.keep:
+            seen = ((self.model.encoder(x), y) for x, y in first(LOOKED_AT).batches(1000))
+            q = torch.cat([self._label(*one).parameters.double().softmax(1) for one in seen])
+            one, other = most_confused(q, members.any(0))
+            members[:, one] |= members[:, other]
+            members[:, other] = False
 
     @property
     def _label(self) -> Categorical:
@@ -76,17 +78,20 @@ class Shrinking(Phase):
         return label
 
 
-def least_needed(logits: Tensor, left: Tensor) -> Tensor:
-    """The cluster without which the others are surest: the mean entropy of q(y|x) is least.
+def most_confused(q: Tensor, left: Tensor) -> tuple[int, int]:
+    """The two clusters that images are in together most, compared with what chance would have.
+
+    That is, of which p(i, j) / (p(i) p(j)) is largest, where p(i, j) is the mean of q(i|x) q(j|x) over images
+    and p(i) that of q(i|x). A cluster without images merges soon.
 
     Args:
-        logits: (N, K) of q(y|x).
-        left: (K,) bool, the clusters that may go; the logits of all others are `GONE`.
+        q: (N, K), q(y|x) of images in float64: what is compared are small probabilities.
+        left: (K,) bool, the clusters that there are.
 
     Returns:
-        Its number, a scalar.
+        Their numbers, the smaller first.
     """
-    each = torch.eye(len(left), dtype=torch.bool, device=left.device)
-    without = [logits.masked_fill(one, GONE).log_softmax(1) for one in each]
-    entropies = torch.stack([-(log_q.exp() * log_q).sum(1).mean() for log_q in without])
-    return entropies.masked_fill(~left, torch.inf).argmin()
+    p = q.mean(0)
+    lift = q.T @ q / (len(q) * p.outer(p))
+    lift = lift.masked_fill(~left.outer(left), -torch.inf).triu(1)
+    return divmod(int(lift.argmax()), len(p))

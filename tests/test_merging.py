@@ -13,12 +13,12 @@ import aae_runner
 from aae_runner.errors import ConfigError
 from aae_runner.experiment import Experiment
 from aae_runner.latents import GONE
+from aae_runner.merging import least_needed
 from aae_runner.priors import Categorical
-from aae_runner.shrinking import least_needed
 
 FOUR = (
     "variant=clustering", "heads.label.size=9",
-    "+phase@phases.shrinking=shrinking", "phases.shrinking.keep=4",
+    "+phase@phases.merging=merging", "phases.merging.keep=4",
 )  # fmt: skip
 """Nine clusters, of which four stay."""
 
@@ -57,7 +57,7 @@ def test_the_cluster_goes_whose_images_have_an_obvious_second_choice() -> None:
 
 
 def test_one_cluster_goes_at_a_time_until_as_many_are_left_as_are_wanted() -> None:
-    run = experiment(*FOUR, "+schedule.phases.shrinking={start: 0.2, every: 2}")
+    run = experiment(*FOUR, "+schedule.phases.merging={start: 0.2, every: 2}")
     counts = []
     for step in range(16):
         run.step(step)
@@ -100,7 +100,7 @@ def test_a_finished_run_has_the_clusters_that_it_kept_and_no_others(tmp_path: Pa
 
 
 def test_the_heads_of_clusters_that_went_are_not_drawn() -> None:
-    run = trained("variant=dim_reduction_unsupervised", "phases.shrinking.keep=6", steps=range(5))
+    run = trained("variant=dim_reduction_unsupervised", "phases.merging.keep=6", steps=range(5))
     figure = run.look("valid", None)["representation"]
     assert isinstance(figure, Figure)
     drawn = {text.get_text() for text in figure.axes[0].texts}
@@ -110,15 +110,15 @@ def test_the_heads_of_clusters_that_went_are_not_drawn() -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["phases.shrinking.keep=10"], "must be categorical, of size 10 or more"),
-        (["phases.shrinking.head=style"], "must be categorical"),
+        (["phases.merging.keep=10"], "must be categorical, of size 10 or more"),
+        (["phases.merging.head=style"], "must be categorical"),
         (
             ["variant=semi_supervised", "heads.label.size=12"],
             "phases.classification: a class that it teaches may be taken out",
         ),
         (["~priors.label"], "must have a prior, aae_runner.priors.Categorical"),
-        (["+schedule.phases.shrinking.every=400"], "must run 5 times, and the run ends after 1"),
-        (["+schedule.phases.shrinking.optimizer.lr=1"], "is no update of this phase"),
+        (["+schedule.phases.merging.every=400"], "must run 5 times, and the run ends after 1"),
+        (["+schedule.phases.merging.optimizer.lr=1"], "is no update of this phase"),
     ],
 )
 def test_what_cannot_shrink_is_refused(overrides: list[str], said: str) -> None:
@@ -127,7 +127,7 @@ def test_what_cannot_shrink_is_refused(overrides: list[str], said: str) -> None:
 
 
 def test_nothing_is_looked_at_between_turns_and_nothing_once_all_are_gone() -> None:
-    run = experiment(*FOUR, "+schedule.phases.shrinking.every=2")
+    run = experiment(*FOUR, "+schedule.phases.merging.every=2")
     forwards = []
     run.model.encoder.register_forward_hook(lambda module, given, out: forwards.append(len(out)))
     for step in range(14):
