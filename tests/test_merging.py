@@ -1,4 +1,4 @@
-"""Clusters that are taken out while training goes on."""
+"""Clusters that become one while training goes on."""
 
 import json
 from collections.abc import Sequence
@@ -8,23 +8,29 @@ import pytest
 import torch
 from conftest import TINY, Command, experiment
 from matplotlib.figure import Figure
+from torch import Tensor
 
 import aae_runner
 from aae_runner.errors import ConfigError
 from aae_runner.experiment import Experiment
-from aae_runner.latents import GONE
-from aae_runner.merging import least_needed
+from aae_runner.latents import Categorical as Head
+from aae_runner.merging import most_confused
 from aae_runner.priors import Categorical
 
 FOUR = (
     "variant=clustering", "heads.label.size=9",
     "+phase@phases.merging=merging", "phases.merging.keep=4",
 )  # fmt: skip
-"""Nine clusters, of which four stay."""
+"""Nine clusters, which become four."""
 
 
 def left(run: Experiment) -> list[int]:
     return run.model.classes("label")
+
+
+def merge(members: Tensor, one: int, other: int) -> None:
+    members[:, one] |= members[:, other]
+    members[:, other] = False
 
 
 def trained(*overrides: str, steps: Sequence[int]) -> Experiment:
@@ -34,43 +40,60 @@ def trained(*overrides: str, steps: Sequence[int]) -> Experiment:
     return run
 
 
-def test_the_prior_of_y_is_uniform_on_the_clusters_that_are_left() -> None:
+def test_the_prior_of_merged_clusters_is_the_sum_of_theirs() -> None:
     torch.manual_seed(0)
-    prior, there = Categorical(7), torch.tensor([1, 0, 0, 1, 1, 0, 1], dtype=torch.bool)
-    prior.follow(lambda: there)
+    prior, members = Categorical(5), torch.eye(5, dtype=torch.bool)
+    prior.follow(lambda: members)
+    merge(members, 1, 4)
+    merge(members, 0, 1)
     frequencies = prior.sample(40_000).mean(0)
-    # a frequency's standard deviation is (p (1 - p) / n)^(1/2) = 0.0022
-    torch.testing.assert_close(frequencies, there / 4, atol=0.01, rtol=0)
-    assert frequencies[~there].sum() == 0
-    there[0] = False
-    assert prior.sample(1000)[:, 0].sum() == 0
+    # a frequency's standard deviation is (p (1 - p) / n)^(1/2), at most 0.0025
+    torch.testing.assert_close(frequencies, torch.tensor([0.6, 0, 0.2, 0.2, 0]), atol=0.01, rtol=0)
 
 
-def test_the_cluster_goes_whose_images_have_an_obvious_second_choice() -> None:
-    sure = torch.eye(5).repeat_interleave(20, dim=0) * 12.0
-    sure[60:80, 1] = 6.0  # were there no 3, all of its images would be in 1
+def test_a_merged_cluster_is_as_likely_as_its_parts_together() -> None:
+    torch.manual_seed(0)
+    head, features = Head(7, size=5), torch.randn(50, 7)
+    whole = head(features, torch.zeros(50))
+    head.may_merge()
+    assert head.members is not None
+    torch.testing.assert_close(head(features, torch.zeros(50)).value, whole.value)
+    merge(head.members, 1, 4)
+    merge(head.members, 0, 1)
+    merged = head(features, torch.zeros(50))
+    expected = torch.zeros(50, 5)
+    expected[:, 0] = whole.value[:, [0, 1, 4]].sum(1)
+    expected[:, 2:4] = whole.value[:, 2:4]
+    torch.testing.assert_close(merged.value, expected)
+    torch.testing.assert_close(merged.parameters.softmax(1), expected)
+
+
+def test_those_merge_that_are_confused_more_than_chance_would_have_it() -> None:
+    q = torch.eye(5, dtype=torch.float64).repeat_interleave(torch.tensor([100, 100, 10, 10, 10]), dim=0)
+    q[:4, 1] = 1e-6  # large ones: four of a hundred
+    q[200:202, 3] = 1e-6  # small ones: two of ten
+    q /= q.sum(1, keepdim=True)
     there = torch.ones(5, dtype=torch.bool)
-    assert least_needed(sure, there) == 3
+    assert most_confused(q, there) == (2, 3)
     there[3] = False
-    sure[:20, 4] = 3.0  # next best: 0, for 4
-    assert least_needed(sure.masked_fill(~there, GONE), there) == 0
+    assert most_confused(q, there) == (0, 1)
 
 
-def test_one_cluster_goes_at_a_time_until_as_many_are_left_as_are_wanted() -> None:
+def test_two_merge_at_a_time_until_as_many_are_left_as_are_wanted() -> None:
     run = experiment(*FOUR, "+schedule.phases.merging={start: 0.2, every: 2}")
     counts = []
     for step in range(16):
         run.step(step)
         counts.append(len(left(run)))
     start = run.phases[-1].first
-    gone = [sum(step >= turn for turn in range(start, start + 10, 2)) for step in range(16)]
-    assert counts == [9 - n for n in gone]
+    merged = [sum(step >= turn for turn in range(start, start + 10, 2)) for step in range(16)]
+    assert counts == [9 - n for n in merged]
     codes = run.model.infer(run.data.draw("all", 99).x_in, run.data.draw("all", 99).y)
     assert set(codes["label"].value.argmax(1).tolist()) <= set(left(run))
     assert set(run.priors["label"].sample(500).argmax(1).tolist()) == set(left(run))
 
 
-def test_an_interrupted_run_loses_the_same_clusters() -> None:
+def test_an_interrupted_run_merges_the_same_clusters() -> None:
     whole = trained(steps=range(8))
     resumed = experiment(*FOUR)
     resumed.load(trained(steps=range(3)).state())
@@ -81,7 +104,9 @@ def test_an_interrupted_run_loses_the_same_clusters() -> None:
         assert torch.equal(tensor, resumed.model.state_dict()[name]), name
 
 
-def test_a_finished_run_has_the_clusters_that_it_kept_and_no_others(tmp_path: Path, command: Command) -> None:
+def test_a_finished_run_has_the_clusters_that_are_left_and_no_others(
+    tmp_path: Path, command: Command
+) -> None:
     status, said = command(*FOUR, *TINY, "schedule.epochs=2", "evaluators.reconstructions=null")
     assert status == 0, said
     (path,) = Path("runs").rglob("results.json")
@@ -99,7 +124,7 @@ def test_a_finished_run_has_the_clusters_that_it_kept_and_no_others(tmp_path: Pa
         run.sample(2, next(k for k in range(9) if k not in kept))
 
 
-def test_the_heads_of_clusters_that_went_are_not_drawn() -> None:
+def test_the_heads_of_merged_clusters_are_drawn_once() -> None:
     run = trained("variant=dim_reduction_unsupervised", "phases.merging.keep=6", steps=range(5))
     figure = run.look("valid", None)["representation"]
     assert isinstance(figure, Figure)
@@ -114,19 +139,19 @@ def test_the_heads_of_clusters_that_went_are_not_drawn() -> None:
         (["phases.merging.head=style"], "must be categorical"),
         (
             ["variant=semi_supervised", "heads.label.size=12"],
-            "phases.classification: a class that it teaches may be taken out",
+            "phases.classification: what it teaches would merge",
         ),
         (["~priors.label"], "must have a prior, aae_runner.priors.Categorical"),
         (["+schedule.phases.merging.every=400"], "must run 5 times, and the run ends after 1"),
         (["+schedule.phases.merging.optimizer.lr=1"], "is no update of this phase"),
     ],
 )
-def test_what_cannot_shrink_is_refused(overrides: list[str], said: str) -> None:
+def test_what_cannot_merge_is_refused(overrides: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         experiment(*FOUR, "schedule.epochs=20", *overrides)
 
 
-def test_nothing_is_looked_at_between_turns_and_nothing_once_all_are_gone() -> None:
+def test_nothing_is_looked_at_between_turns_and_nothing_once_few_enough_are_left() -> None:
     run = experiment(*FOUR, "+schedule.phases.merging.every=2")
     forwards = []
     run.model.encoder.register_forward_hook(lambda module, given, out: forwards.append(len(out)))

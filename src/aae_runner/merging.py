@@ -1,4 +1,4 @@
-"""A phase without a loss: y begins with more clusters than are wanted, and those that are confused become one."""
+"""A phase without a loss: y begins with more clusters than are wanted; those that are confused become one."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated

@@ -69,7 +69,7 @@ class Model(nn.Module):
         return Code(value.mean(0), log_q)  # which are logits of q(y|x), too
 
     def classes(self, head: str) -> list[int]:
-        """The numbers of the classes or clusters of a head that is y, without those that are part of others."""
+        """The numbers of the classes or clusters of a head that is y; of merged ones, the first's."""
         y: Any = self.heads[head]
         if isinstance(y, Categorical) and y.members is not None:
             return [k for k, there in enumerate(y.members.any(0).tolist()) if there]
