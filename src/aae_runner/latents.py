@@ -23,8 +23,8 @@ class Code(NamedTuple):
     """(B, ...): the parameters of q; for a categorical head its logits (B, size)."""
 
 
-LEAST = torch.finfo(torch.float32).tiny
-"""What a probability that is 0 is taken for in a logarithm: -87."""
+NEVER = -1e4
+"""A logit whose probability is 0, and that differs from another by a finite number."""
 
 Codes = dict[str, Code]
 """The codes of all heads, by name, in the order of the config."""
@@ -176,8 +176,7 @@ class Categorical(nn.Module):
         """(B, features) -> y of (B, size), rows of which sum to 1, and its logits."""
         logits = self.gain * self.linear(self.normalize(features))
         if self.members is not None:
-            odds = (logits - logits.amax(1, keepdim=True)).exp()
-            logits = (odds @ self.members.to(odds.dtype)).float().clamp_min(LEAST).log()
+            logits = logits.unsqueeze(2).masked_fill(~self.members, NEVER).logsumexp(1)
         return Code(value=logits.softmax(1), parameters=logits)
 
 
