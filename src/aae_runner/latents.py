@@ -172,6 +172,12 @@ class Categorical(nn.Module):
         """From now on there is `members`, (size, size) bool: in [i, k] whether i now belongs to cluster k."""
         self.members = torch.eye(self.size, dtype=torch.bool)
 
+    def merge(self, one: int, other: int) -> None:
+        """From now on what belonged to cluster `other` belongs to cluster `one`; `may_merge` comes first."""
+        assert self.members is not None
+        self.members[:, one] |= self.members[:, other]
+        self.members[:, other] = False
+
     def forward(self, features: Tensor, y: Tensor) -> Code:
         """(B, features) -> y of (B, size), rows of which sum to 1, and its logits."""
         logits = self.gain * self.linear(self.normalize(features))

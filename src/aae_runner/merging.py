@@ -62,14 +62,12 @@ class Merging(Phase):
     @torch.no_grad()
     def prepare(self, first: Callable[[int], Images]) -> None:
         """Merges two clusters, if there are more than are wanted."""
-        members = self._label.members
-        assert members is not None
-        if len(self.model.classes(self.head)) > self.keep:
+        clusters = self.model.classes(self.head)
+        if len(clusters) > self.keep:
             seen = ((self.model.encoder(x), y) for x, y in first(LOOKED_AT).batches(1000))
             q = torch.cat([self._label(*one).parameters.double().softmax(1) for one in seen])
-            one, other = most_confused(q, members.any(0))
-            members[:, one] |= members[:, other]
-            members[:, other] = False
+            one, other = most_confused(q[:, clusters])
+            self._label.merge(clusters[one], clusters[other])
 
     @property
     def _label(self) -> Categorical:
@@ -78,7 +76,7 @@ class Merging(Phase):
         return label
 
 
-def most_confused(q: Tensor, left: Tensor) -> tuple[int, int]:
+def most_confused(q: Tensor) -> tuple[int, int]:
     """The two clusters that images are in together most, compared with what chance would have.
 
     That is, of which p(i, j) / (p(i) p(j)) is largest, where p(i, j) is the mean of q(i|x) q(j|x) over images
@@ -86,12 +84,10 @@ def most_confused(q: Tensor, left: Tensor) -> tuple[int, int]:
 
     Args:
         q: (N, K), q(y|x) of images in float64: what is compared are small probabilities.
-        left: (K,) bool, the clusters that there are.
 
     Returns:
         Their numbers, the smaller first.
     """
     p = q.mean(0)
     lift = q.T @ q / (len(q) * p.outer(p))
-    lift = lift.masked_fill(~left.outer(left), -torch.inf).triu(1)
-    return divmod(int(lift.argmax()), len(p))
+    return divmod(int(lift.triu(1).argmax()), len(p))
