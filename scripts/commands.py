@@ -27,7 +27,8 @@ TURNED = {
     r"(?<!data=images )(?<!data=arrays )\bdata\.root=\S+": "",
     r"\bruns/(mnist|fashion_mnist|svhn)\b": "runs/digits",
     # so that a run of ten steps merges as many as it should
-    r"\bexperiment=best_table3_16\b": r"\g<0> heads.label.size=20 'schedule.phases.merging={start: 0, every: 1}'",
+    r"\bexperiment=best_table3_16\b": r"\g<0> heads.label.size=20 "
+    "'schedule.phases.merging={start: 0, every: 1}'",
     r"\bheads\.label\.size=30 \+": "heads.label.size=20 +",
     r"\{start: 5, every: 10\}": "{start: 0, every: 1}",
     r"('?)\bexperiment=": r"data=digits data.labels=100 \1experiment=",  # all are of MNIST or SVHN
