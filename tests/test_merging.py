@@ -69,6 +69,7 @@ def test_those_merge_that_are_confused_more_than_chance_would_have_it() -> None:
     q /= q.sum(1, keepdim=True)
     assert most_confused(q) == (2, 3)
     assert most_confused(q[:, [0, 1, 4]]) == (0, 1)
+    assert most_confused(torch.eye(3, dtype=torch.float64)) == (0, 1)  # none are confused: two all the same
 
 
 def test_two_merge_at_a_time_until_as_many_are_left_as_are_wanted() -> None:

@@ -90,4 +90,5 @@ def most_confused(q: Tensor) -> tuple[int, int]:
     """
     p = q.mean(0)
     lift = q.T @ q / (len(q) * p.outer(p))
-    return divmod(int(lift.triu(1).argmax()), len(p))
+    each_with_a_later_one = torch.ones_like(lift, dtype=torch.bool).triu(1)
+    return divmod(int(lift.where(each_with_a_later_one, -torch.inf).argmax()), len(p))
