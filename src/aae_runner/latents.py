@@ -181,9 +181,11 @@ class Categorical(nn.Module):
     def forward(self, features: Tensor, y: Tensor) -> Code:
         """(B, features) -> y of (B, size), rows of which sum to 1, and its logits."""
         logits = self.gain * self.linear(self.normalize(features))
+        y = logits.softmax(1)
         if self.members is not None:
+            y = y @ self.members.to(y.dtype)
             logits = logits.unsqueeze(2).masked_fill(~self.members, NEVER).logsumexp(1)
-        return Code(value=logits.softmax(1), parameters=logits)
+        return Code(value=y, parameters=logits)
 
 
 def _linear(features: int, size: int, batch_norm: bool, *, affine: bool = True) -> nn.Module:
