@@ -28,7 +28,8 @@ from aae_runner.words import allowed
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 GROUPS = {
-    "data": "What is learned from. `shape`, `classes`, `labels` and `label_seed` belong to every data set.",
+    "data": "What is learned from. `shape`, `classes`, `labels`, `label_seed` and `train_on` belong to every "
+    "data set.",
     "prior": "`p(z)`, the prior of the style code. Keys are set as `prior.std=2`.",
     "variant": "What is learned: a yaml that names heads, priors, phases and evaluators.",
     "schedule": "When and how fast. `schedule.phases` is joined to `phases` by name.",

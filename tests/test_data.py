@@ -57,6 +57,18 @@ def test_the_label_seed_alone_decides_the_labelled_subset_where_it_is_set() -> N
     assert torch.equal(one.labelled.x, other.labelled.x)
 
 
+def test_the_validation_images_are_learned_from_where_that_is_asked_and_this_is_said() -> None:
+    apart, learned = experiment().data, experiment("data.train_on=train+valid", "data.labels=all").data
+    n = len(apart.train)
+    assert torch.equal(learned.train.x[:n], apart.train.x)
+    assert torch.equal(learned.train.x[n:], apart.valid.x)
+    assert torch.equal(learned.labelled.y[n:], apart.valid.y)
+    assert torch.equal(learned.valid.x, apart.valid.x)
+    assert learned.steps_per_epoch > apart.steps_per_epoch
+    assert "data.train_on=train+valid" in learned.note
+    assert apart.note == ""
+
+
 def test_labelled_images_come_from_the_training_split_and_the_others_hide_their_label() -> None:
     data = experiment("data.labels=30", "schedule.batch=1000").data
     train = {bytes(x.numpy().tobytes()) for x in data.train.x}

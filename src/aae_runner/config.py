@@ -63,12 +63,14 @@ class Facts:
         classes: number of classes; any from 2 where there are no labels.
         labels: training images whose label may be used, evenly of each class: a number, or all.
         label_seed: seed that draws them; null: that of the run.
+        train_on: train, or train+valid: from the validation images too is learned, once settings are chosen.
     """
 
     shape: Annotated[list[Annotated[int, Ge(1)]], Len(3, 3)]
     classes: Annotated[int, Ge(2)]
     labels: Annotated[int, Ge(2)] | Literal["all"]
     label_seed: Annotated[int, Ge(0)] | None
+    train_on: Literal["train", "train+valid"] = "train"
 
 
 @dataclass(kw_only=True)
@@ -170,8 +172,9 @@ CONSTANT_KEYS = (
 
 
 LATER_KEYS = {
-    field.name: field.default
-    for field in dataclasses.fields(Config)
+    f"{place}{field.name}": field.default
+    for place, owner in (("", Config), ("data.", Facts))
+    for field in dataclasses.fields(owner)
     if field.default is not dataclasses.MISSING
 }
 """What the keys stand for that runs of an earlier version do not have."""
@@ -313,13 +316,12 @@ def identity(config: Config) -> str:
     Order counts, since phases run in theirs.
     """
     content = tree(config)
-    dropped = constant_keys(config.data)
-    # so that runs of before there were these keys keep their name
-    dropped += [key for key, value in LATER_KEYS.items() if getattr(config, key) == value]
-    for key in dropped:
+    for key in (*constant_keys(config.data), *LATER_KEYS):
         node = content
         *parents, last = key.split(".")
         for part in parents:
             node = node[part]
-        node.pop(last, None)
+        # so that runs of before there were these keys keep their name
+        if key not in LATER_KEYS or node.get(last) == LATER_KEYS[key]:
+            node.pop(last, None)
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:10]

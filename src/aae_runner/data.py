@@ -187,18 +187,23 @@ class Data:
         device: torch.device,
     ) -> None:
         _compare(splits, facts)
-        n = len(splits.train)
+        train, note = splits.train, splits.note
+        if facts.train_on == "train+valid":
+            train = Images(torch.cat([train.x, splits.valid.x]), torch.cat([train.y, splits.valid.y]))
+            learned = "valid/ is of images learned from (data.train_on=train+valid)"
+            note = f"{note}; {learned}" if note else learned
+        n = len(train)
         labels = n if facts.labels == "all" else facts.labels
         if labels > n:
             raise ConfigError(
                 f"data.labels={labels}: the training split holds {n:,} images. Allowed: 2 to {n}, or all."
             )
         label_seed = seed if facts.label_seed is None else facts.label_seed
-        self.facts, self.note, self.device = facts, splits.note, device
+        self.facts, self.note, self.device = facts, note, device
         self.names = splits.names or [str(k) for k in range(facts.classes)]
         self.fingerprint = _fingerprint(splits)
-        self.train, self.valid, self.test = (split.to(device) for split in splits[:3])
-        chosen = labelled_subset(splits.train.y, facts.classes, labels, label_seed)
+        self.train, self.valid, self.test = (split.to(device) for split in (train, *splits[1:3]))
+        chosen = labelled_subset(train.y, facts.classes, labels, label_seed)
         self._chosen = chosen.to(device)
         hidden = torch.full_like(self.train.y, facts.classes)
         hidden[self._chosen] = self.train.y[self._chosen]

@@ -245,7 +245,11 @@ def _read(folder: Path, split: str) -> Run:
     results = plain(json.loads((folder / "results.json").read_text(encoding="utf-8")))
     config, environment = {**results["config"]}, results["environment"]
     for key, value in LATER_KEYS.items():
-        config.setdefault(key, value)
+        *parents, last = key.split(".")
+        node = config
+        for part in parents:
+            node = node[part]
+        node.setdefault(last, value)
     paper = config["reference"]
     metrics = {tag: float(value) for tag, value in results.items() if tag.startswith(f"{split}/")}
     seconds = float(environment["seconds"])

@@ -99,4 +99,6 @@ def _shapes(tensors: Mapping[str, Tensor], part: str) -> dict[str, Size]:
 def _labelled(data: Mapping[str, Any], seed: int) -> str:
     """Which labels a run may use, as one would set it."""
     own = data["label_seed"]
-    return f"data.labels={data['labels']} data.label_seed={seed if own is None else own}"
+    subset = f"data.labels={data['labels']} data.label_seed={seed if own is None else own}"
+    train_on = data.get("train_on", "train")
+    return subset if train_on == "train" else f"{subset} data.train_on={train_on}"
