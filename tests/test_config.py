@@ -250,6 +250,7 @@ def test_the_identity_of_three_commands_is_what_it_was() -> None:
 NEUTRAL = (
     "seed=7", "runs=elsewhere", "resume=false", "device=cpu", "trusted=[mine]", "logging.every=7",
     "checkpoint.minutes=1", "schedule.epochs=3", "data.download=false", "data.root=/elsewhere",
+    "~data.train_on",
     "reference={metric: test/error_rate, value: 0.019, source: Table 2}",
 )  # fmt: skip
 
@@ -261,8 +262,9 @@ def test_what_does_not_change_the_learning_does_not_change_the_identity(override
 
 @pytest.mark.parametrize(
     "override",
-    ["data.labels=50", "heads.style.size=9", "data.label_seed=1", "network.corruption.noise=0.1",
-     "schedule.phases.reconstruction.optimizer.lr=0.1", "evaluators.samples=null"],
+    ["data.labels=50", "heads.style.size=9", "data.label_seed=1", "data.train_on=train+valid",
+     "network.corruption.noise=0.1", "schedule.phases.reconstruction.optimizer.lr=0.1",
+     "evaluators.samples=null"],
 )  # fmt: skip
 def test_what_changes_the_run_changes_its_identity(override: str) -> None:
     assert identity(composed("data=mnist", override)) != identity(composed("data=mnist"))

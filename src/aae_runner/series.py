@@ -245,11 +245,10 @@ def _read(folder: Path, split: str) -> Run:
     results = plain(json.loads((folder / "results.json").read_text(encoding="utf-8")))
     config, environment = {**results["config"]}, results["environment"]
     for key, value in LATER_KEYS.items():
-        *parents, last = key.split(".")
-        node = config
-        for part in parents:
-            node = node[part]
-        node.setdefault(last, value)
+        group, _, name = key.rpartition(".")
+        node = config.get(group) if group else config
+        if isinstance(node, dict):  # a stranger's may be anything
+            node.setdefault(name, value)
     paper = config["reference"]
     metrics = {tag: float(value) for tag, value in results.items() if tag.startswith(f"{split}/")}
     seconds = float(environment["seconds"])
