@@ -117,8 +117,16 @@ def test_a_finished_run_has_the_clusters_that_are_left_and_no_others(
         run.sample(2, next(k for k in range(9) if k not in kept))
 
 
-def test_the_heads_of_merged_clusters_are_drawn_once() -> None:
+def test_the_heads_of_merged_clusters_are_drawn_once_and_repel_no_other() -> None:
     run = trained("variant=dim_reduction_unsupervised", "phases.merging.keep=6", steps=range(5))
+    (phase,) = (one.phase for one in run.phases if one.name == "head_distance")
+    heads = run.model.get_parameter("join.heads")
+    (update,) = phase.objectives().values()
+    update.loss(run.data.draw("all", 0), {})["head_distance"].backward()
+    assert heads.grad is not None
+    gone = [k for k in range(9) if k not in left(run)]
+    assert not heads.grad[gone].any()
+    assert heads.grad[left(run)].any(1).all()
     figure = run.look("valid", None)["representation"]
     assert isinstance(figure, Figure)
     drawn = {text.get_text() for text in figure.axes[0].texts}

@@ -52,6 +52,8 @@ def test_the_bernoulli_likelihood_sums_over_pixels_and_averages_over_images() ->
 def test_heads_repel_each_other_up_to_the_threshold_and_no_further() -> None:
     heads = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 10.0]])
     assert float(losses.head_distance(heads, threshold=4.0)) == pytest.approx(1.0)
+    there = torch.tensor([True, False, True])
+    assert float(losses.head_distance(heads, 10.5, there)) == pytest.approx(0.5)  # of the first and the third
     near = torch.tensor([[0.0, 0.0], [1.0, 0.5], [0.3, 1.0]], dtype=torch.float64, requires_grad=True)
     assert gradcheck(lambda heads: losses.head_distance(heads, 4.0), near)
 

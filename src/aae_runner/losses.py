@@ -60,14 +60,19 @@ def divergence(logits: Tensor, others: Tensor) -> Tensor:
     return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
 
-def head_distance(heads: Tensor, threshold: float) -> Tensor:
+def head_distance(heads: Tensor, threshold: float, there: Tensor | None = None) -> Tensor:
     """Sum over pairs of max(0, threshold - |w_i - w_j|): keeps cluster heads apart (Section 7).
 
     Args:
         heads: (K, D), one head a row.
         threshold: distance from which two heads no longer repel each other.
+        there: (K,) bool, which of them count; None: all.
     """
-    return (threshold - F.pdist(heads)).clamp_min(0).sum()
+    push = (threshold - F.pdist(heads)).clamp_min(0)
+    if there is not None:
+        one, other = torch.triu_indices(len(heads), len(heads), 1, device=heads.device)  # as pdist has them
+        push = push * (there[one] & there[other])
+    return push.sum()
 
 
 def bernoulli(x: Tensor, logits: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from aae_runner import losses
 from aae_runner.data import Batch
 from aae_runner.engine import Objective, Phase
 from aae_runner.errors import ConfigError
-from aae_runner.latents import Categorical, Codes
+from aae_runner.latents import Categorical, ClusterHeads, Codes
 from aae_runner.latents import Gaussian as GaussianHead
 from aae_runner.model import Model
 from aae_runner.priors import Gaussian, Prior
@@ -197,7 +197,7 @@ class Classification(Phase):
 
 
 class HeadDistance(Phase):
-    """Cluster heads closer than a threshold are pushed apart (Section 7).
+    """Cluster heads closer than a threshold are pushed apart (Section 7), but for those of merged clusters.
 
     Args:
         model: the autoencoder; its join must have learned heads (`ClusterHeads`).
@@ -217,23 +217,28 @@ class HeadDistance(Phase):
     ) -> None:
         super().__init__(model, "all")
         self.model: Model
-        if not isinstance(getattr(model.join, "heads", None), nn.Parameter):
+        if not isinstance(model.join, ClusterHeads) or not isinstance(model.join.heads, nn.Parameter):
             raise ConfigError("the join has no learned heads: it must be ClusterHeads with scale=null.")
         self.threshold = threshold
 
     def objectives(self) -> dict[str, Objective]:
         """One update, of W_C alone."""
-        assert self.model.join is not None
-        return {"heads": Objective(self._loss, [self.model.join])}
+        return {"heads": Objective(self._loss, [self._join])}
 
     def codes(self, batch: Batch) -> Codes:
         """None: the cost is one of the heads alone."""
         return {}
 
     def _loss(self, batch: Batch, codes: Codes) -> dict[str, Tensor]:
-        assert self.model.join is not None
-        heads = self.model.join.get_parameter("heads")
-        return {"head_distance": losses.head_distance(heads, self.threshold)}
+        members = getattr(self.model.heads[self._join.label], "members", None)
+        there = None if members is None else members.any(0)
+        heads = self._join.get_parameter("heads")
+        return {"head_distance": losses.head_distance(heads, self.threshold, there)}
+
+    @property
+    def _join(self) -> ClusterHeads:
+        assert isinstance(self.model.join, ClusterHeads)
+        return self.model.join
 
 
 class ELBO(Phase):
