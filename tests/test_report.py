@@ -155,6 +155,14 @@ def test_evaluators_are_told_only_where_nothing_else_tells_two_series_apart(tmp_
     assert [one.settings for one in series] == ["evaluators.a.every=1", "evaluators.a.every=2"]
 
 
+def test_a_run_of_before_there_was_a_key_is_not_told_from_others_by_it(tmp_path: Path) -> None:
+    for name, data in (("1", {"labels": 50}), ("2", {"labels": 60, "train_on": "train"})):
+        config = {"reference": None, "heads": {}, "data": data}
+        finished(tmp_path / "digits" / "basic" / name / "seed0", config=config)
+    series, _ = read_series([tmp_path])
+    assert [one.settings for one in series] == ["data.labels=50", "data.labels=60"]
+
+
 def test_each_format_holds_the_same_rows(tmp_path: Path) -> None:
     series = three_seeds(tmp_path)
     (row, _), names = rows(series), [field.name for field in fields(Row)]

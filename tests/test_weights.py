@@ -49,6 +49,7 @@ def test_labels_of_another_subset_that_the_earlier_run_was_shown_are_told(run: R
     same, other = (str(experiment(weights, f"seed={seed}").start) for seed in (0, 1))
     assert "labelled subset" not in same
     assert "Its labelled subset is another, data.labels=100 data.label_seed=0." in other
+    assert "labelled subset is another" in str(experiment(weights, "data.train_on=train+valid").start)
 
 
 def test_where_all_heads_are_the_earlier_runs_so_is_the_decoder(run: Run) -> None:
