@@ -77,10 +77,12 @@ class Merging(Phase):
 
 
 def most_confused(q: Tensor) -> tuple[int, int]:
-    """The two clusters that images are in together most, compared with what chance would have.
+    """The two clusters that are hardest to tell apart by their images.
 
-    That is, of which p(i, j) / (p(i) p(j)) is largest, where p(i, j) is the mean of q(i|x) q(j|x) over images
-    and p(i) that of q(i|x). A cluster without images merges soon.
+    Merging them, y loses entropy: some of it told images apart, the rest was doubt about single images. Of
+    these two the largest part was doubt, (H(y|x) before - after) / (H(y) before - after). In other words, the
+    Jensen-Shannon divergence of p(x|i) and p(x|j) is the smallest part of what it can be: the part of doubt
+    is 0 where no image is in both, and 1 where all are in both alike. A cluster without images merges first.
 
     Args:
         q: (N, K), q(y|x) of images in float64: what is compared are small probabilities.
@@ -88,7 +90,12 @@ def most_confused(q: Tensor) -> tuple[int, int]:
     Returns:
         Their numbers, the smaller first.
     """
-    p = q.mean(0)
-    lift = q.T @ q / (len(q) * p.outer(p))
-    each_with_a_later_one = torch.ones_like(lift, dtype=torch.bool).triu(1)
-    return divmod(int(lift.where(each_with_a_later_one, -torch.inf).argmax()), len(p))
+    p, clusters = q.mean(0), q.shape[1]
+    within, among = torch.xlogy(q, q).mean(0), torch.xlogy(p, p)
+    doubt = q.new_full((clusters, clusters), -torch.inf)
+    for i in range(clusters - 1):
+        later = slice(i + 1, None)
+        either, likely = q[:, i, None] + q[:, later], p[i] + p[later]
+        lost = torch.xlogy(either, either).mean(0) - within[i] - within[later]
+        doubt[i, later] = lost / (torch.xlogy(likely, likely) - among[i] - among[later])
+    return divmod(int(doubt.nan_to_num(nan=torch.inf, neginf=-torch.inf).argmax()), clusters)
