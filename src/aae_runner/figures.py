@@ -94,7 +94,7 @@ def latent_maps(maps: Sequence[Map]) -> Figure:
     spatial = len(maps) == 1 and maps[0].z.shape[1] == 3
     pairs = ((0, 1), (0, 2), (1, 2)) if spatial else ((0, 1),)
     panels = [(one, pair) for one in maps for pair in pairs]
-    reach = max(_reach(one) for one in maps)
+    reach = max(_reach(one, 3 if spatial else 2) for one in maps)
     count = len(panels) + spatial
     across = 1 if count == 1 else 2 if count in (2, 4) else 3
     down = -(-count // across)
@@ -192,9 +192,9 @@ def _show(axes: Axes, rows: Tensor) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _reach(one: Map) -> float:
-    """Half the length of axes that hold all codes and all contours of the prior."""
-    z, prior = (values.abs().cpu().numpy() for values in (one.z, one.prior))
+def _reach(one: Map, shown: int) -> float:
+    """Half the length of axes that hold all codes and all contours of the prior, in the dimensions shown."""
+    z, prior = (values[:, :shown].abs().cpu().numpy() for values in (one.z, one.prior))
     # contours are smoothed, so they lie a little outside of what they hold
     return float(max(1.05 * z.max(), 1.12 * np.quantile(prior, 0.9999)))
 

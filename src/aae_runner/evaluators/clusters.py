@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from annotated_types import Ge
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -37,8 +36,10 @@ def by_confidence(logits: Tensor, y: Tensor) -> Labels:
         (K,) labels.
     """
     exact = logits.double()
-    k = exact.shape[1]
-    others = torch.stack([exact[:, torch.arange(k) != i].logsumexp(1) for i in range(k)], dim=1)
+    total = exact.logsumexp(1, keepdim=True)
+    others = total + torch.log(-torch.expm1(exact - total))  # log of 1 - q, exact where q is not the largest
+    largest = exact.argmax(1, keepdim=True)
+    others.scatter_(1, largest, exact.scatter(1, largest, -torch.inf).logsumexp(1, keepdim=True))
     surest = (exact - others).argmax(0)
     return np.asarray(y[surest].cpu())
 
@@ -61,6 +62,8 @@ def by_assignment(counts: NDArray[np.int64]) -> Labels:
         counts: (K, classes), images of each cluster and class.
     """
     labels = np.full(len(counts), -1, dtype=np.int64)
+    from scipy.optimize import linear_sum_assignment  # slow to import, and few runs have clusters
+
     rows, columns = linear_sum_assignment(counts, maximize=True)
     labels[rows] = columns
     return labels

@@ -142,7 +142,8 @@ def nearest(x: Tensor, known: Images) -> Tensor:
     for others, _ in known.batches(max(1, AT_ONCE // x[0].numel())):
         flat = others.flatten(1)
         # |a - b|² = |a|² - 2ab + |b|²; |a|² is the same for all b
-        distance, place = (flat.square().sum(1) - 2 * x.flatten(1) @ flat.T).min(1)
+        squares = torch.linalg.vector_norm(flat, dim=1).square()
+        distance, place = torch.addmm(squares, x.flatten(1), flat.T, alpha=-2).min(1)
         index = torch.where(distance < best, start + place, index)
         best = torch.minimum(distance, best)
         start += len(flat)
