@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import TINY, Command, experiment
 from matplotlib.figure import Figure
+from torch import Tensor
+from torch.distributions import Categorical as Discrete
 
 import aae_runner
 from aae_runner.errors import ConfigError
@@ -70,6 +73,24 @@ def test_those_merge_that_are_confused_more_than_chance_would_have_it() -> None:
     assert most_confused(q) == (2, 3)
     assert most_confused(q[:, [0, 1, 4]]) == (0, 1)
     assert most_confused(torch.eye(3, dtype=torch.float64)) == (0, 1)  # none are confused: two all the same
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_of_the_entropy_that_merging_costs_the_largest_part_was_doubt(seed: int) -> None:
+    torch.manual_seed(seed)
+    q = (3 * torch.randn(200, 6, dtype=torch.float64) + torch.randn(6)).softmax(1)
+
+    def entropies(q: Tensor) -> tuple[Tensor, Tensor]:
+        return Discrete(q).entropy().mean(), Discrete(q.mean(0)).entropy()
+
+    def doubt(i: int, j: int) -> float:
+        merged = torch.cat(
+            [q[:, [k for k in range(6) if k not in (i, j)]], q[:, [i, j]].sum(1, keepdim=True)], 1
+        )
+        (within, among), (less_within, less_among) = entropies(q), entropies(merged)
+        return float((within - less_within) / (among - less_among))
+
+    assert most_confused(q) == max(combinations(range(6), 2), key=lambda pair: doubt(*pair))
 
 
 def test_two_merge_at_a_time_until_as_many_are_left_as_are_wanted() -> None:
