@@ -184,7 +184,8 @@ class Categorical(nn.Module):
         y = logits.softmax(1)
         if self.members is not None:
             y = y @ self.members.to(y.dtype)
-            logits = logits.unsqueeze(2).masked_fill(~self.members, NEVER).logsumexp(1)
+            sums = logits.double().softmax(1) @ self.members.double()  # in float32 the small ones would be 0
+            logits = sums.log().clamp_min(NEVER).to(logits.dtype)
         return Code(value=y, parameters=logits)
 
 

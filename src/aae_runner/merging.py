@@ -18,6 +18,8 @@ from aae_runner.priors import Prior
 
 LOOKED_AT = 10_000
 """Images by which is chosen what merges."""
+NOTHING = 1e-12
+"""Nats: less than this is lost by merging a cluster without images, and is rounding."""
 
 
 class Merging(Phase):
@@ -90,12 +92,23 @@ def most_confused(q: Tensor) -> tuple[int, int]:
     Returns:
         Their numbers, the smaller first.
     """
-    p, clusters = q.mean(0), q.shape[1]
-    within, among = torch.xlogy(q, q).mean(0), torch.xlogy(p, p)
-    doubt = q.new_full((clusters, clusters), -torch.inf)
-    for i in range(clusters - 1):
-        later = slice(i + 1, None)
-        either, likely = q[:, i, None] + q[:, later], p[i] + p[later]
-        lost = torch.xlogy(either, either).mean(0) - within[i] - within[later]
-        doubt[i, later] = lost / (torch.xlogy(likely, likely) - among[i] - among[later])
-    return divmod(int(doubt.nan_to_num(nan=torch.inf, neginf=-torch.inf).argmax()), clusters)
+    doubt, all_of_it = entropy_lost(q), entropy_lost(q.mean(0, keepdim=True))
+    part = torch.where(all_of_it > NOTHING, doubt / all_of_it, torch.inf)
+    each_with_a_later_one = torch.ones_like(part, dtype=torch.bool).triu(1)
+    return divmod(int(part.where(each_with_a_later_one, -torch.inf).argmax()), len(part))
+
+
+def entropy_lost(q: Tensor) -> Tensor:
+    """By how much the entropy of q (N, K) falls, the mean over N, where two of the K become one.
+
+    Returns:
+        (K, K), of which what lies above the diagonal means something.
+    """
+    each = torch.xlogy(q, q).sum(0)
+    lost = torch.zeros_like(each.outer(each))
+    for rows in q.split(1000):  # few, so that what is computed of them stays in a cache
+        columns = rows.T.contiguous()
+        for i in range(len(each) - 1):
+            both = columns[i] + columns[i + 1 :]
+            lost[i, i + 1 :] += torch.xlogy(both, both).sum(1)
+    return (lost - each - each[:, None]) / len(q)
