@@ -30,7 +30,7 @@ TURNED = {
     r"\bexperiment=best_table3_16\b": r"\g<0> heads.label.size=20 "
     "'schedule.phases.merging={start: 0, every: 1}'",
     r"\bheads\.label\.size=30 \+": "heads.label.size=20 +",
-    r"\bheads\.label\.size=60 \+": "heads.label.size=24 +",
+    r"\bheads\.label\.size=200 \+": "heads.label.size=24 +",
     r"\{start: 5, every: 10\}": "{start: 0, every: 1}",
     r"('?)\bexperiment=": r"data=digits data.labels=100 \1experiment=",  # all are of MNIST or SVHN
     r"\breport --paper\b": "report",  # made small, an experiment is the run of an earlier command
