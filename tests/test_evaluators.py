@@ -247,6 +247,16 @@ def test_no_code_lies_outside_of_its_map_however_far_it_strayed() -> None:
         assert low < -40 < 40 < high
 
 
+def test_dimensions_that_are_not_shown_do_not_widen_a_map() -> None:
+    torch.manual_seed(0)
+    z, prior = torch.randn(500, 5), torch.randn(5000, 5)
+    figures = []
+    for scale in (1, 100):
+        wide = torch.tensor([1, 1, scale, scale, scale])
+        figures.append(latent_maps([Map("", z * wide, torch.zeros(500).long(), ["0"], prior * wide)]))
+    assert figures[0].axes[0].get_ylim() == figures[1].axes[0].get_ylim()
+
+
 def test_a_map_of_three_dimensions_shows_each_pair_and_the_space() -> None:
     torch.manual_seed(0)
     one = Map("three", torch.randn(50, 3), torch.arange(50) % 3, "012", torch.randn(5000, 3))

@@ -65,6 +65,18 @@ def test_a_merged_cluster_is_as_likely_as_its_parts_together() -> None:
     torch.testing.assert_close(merged.parameters.softmax(1), expected)
 
 
+def test_how_unlikely_a_merged_cluster_is_is_not_rounded_to_never() -> None:
+    torch.manual_seed(0)
+    head, features = Head(7, size=5), 150 * torch.randn(50, 7)
+    logits = head(features, torch.zeros(50)).parameters.log_softmax(1)
+    head.may_merge()
+    head.merge(1, 4)
+    found = head(features, torch.zeros(50)).parameters
+    assert logits[:, [1, 4]].logsumexp(1).min() < -120  # a probability that float32 takes for 0
+    torch.testing.assert_close(found[:, 1], logits[:, [1, 4]].logsumexp(1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[:, 2:4], logits[:, 2:4], rtol=1e-4, atol=1e-4)
+
+
 def test_those_merge_that_are_confused_more_than_chance_would_have_it() -> None:
     q = torch.eye(5, dtype=torch.float64).repeat_interleave(torch.tensor([100, 100, 10, 10, 10]), dim=0)
     q[:4, 1] = 1e-6  # large ones: four of a hundred

@@ -198,6 +198,14 @@ def test_a_cluster_takes_the_label_of_its_surest_image_where_softmaxes_tie() -> 
     assert by_confidence(logits, torch.tensor([7, 3, 4])).tolist() == [3, 4]
 
 
+def test_the_surest_image_has_the_largest_odds_for_its_cluster_against_all_others_together() -> None:
+    torch.manual_seed(0)
+    logits = 20 * torch.randn(300, 6, dtype=torch.float64)
+    odds = [logits[:, k] - logits[:, [i for i in range(6) if i != k]].logsumexp(1) for k in range(6)]
+    found = by_confidence(logits, torch.arange(300))
+    assert found.tolist() == [int(one.argmax()) for one in odds]
+
+
 def test_clusters_take_majority_labels_and_an_empty_one_the_commonest() -> None:
     counts = contingency(torch.tensor([0, 0, 0, 1, 1]), torch.tensor([2, 2, 1, 0, 0]), k=3, classes=3)
     assert counts.tolist() == [[0, 1, 2], [2, 0, 0], [0, 0, 0]]

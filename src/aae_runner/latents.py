@@ -184,7 +184,7 @@ class Categorical(nn.Module):
         y = logits.softmax(1)
         if self.members is not None:
             y = y @ self.members.to(y.dtype)
-            sums = logits.double().softmax(1) @ self.members.double()  # in float32 the small ones would be 0
+            sums = logits.double().softmax(1) @ self.members.double()  # which goes down to e^-745
             logits = sums.log().clamp_min(NEVER).to(logits.dtype)
         return Code(value=y, parameters=logits)
 

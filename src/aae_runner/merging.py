@@ -105,7 +105,7 @@ def entropy_lost(q: Tensor) -> Tensor:
         (K, K), of which what lies above the diagonal means something.
     """
     each = torch.xlogy(q, q).sum(0)
-    lost = torch.zeros_like(each.outer(each))
+    lost = q.new_zeros(len(each), len(each))
     for rows in q.split(1000):  # few, so that what is computed of them stays in a cache
         columns = rows.T.contiguous()
         for i in range(len(each) - 1):

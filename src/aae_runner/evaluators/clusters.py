@@ -61,9 +61,9 @@ def by_assignment(counts: NDArray[np.int64]) -> Labels:
     Args:
         counts: (K, classes), images of each cluster and class.
     """
-    labels = np.full(len(counts), -1, dtype=np.int64)
     from scipy.optimize import linear_sum_assignment  # slow to import, and few runs have clusters
 
+    labels = np.full(len(counts), -1, dtype=np.int64)
     rows, columns = linear_sum_assignment(counts, maximize=True)
     labels[rows] = columns
     return labels
