@@ -66,20 +66,27 @@ def spoilt(content: bytes, how: str) -> bytes:
 DAMAGES = "cut 0", "cut 10", "cut 50", "cut 99.9", "flip 0.001", "flip 0.5", "flip 0.9", "zeros 0.5"
 
 
+def exit_status(program: str, *arguments: str | Path) -> int:
+    """Runs `aae-run` or `aae` with arguments, in this process and folder."""
+    main = {"aae-run": cli.main, "aae": toolbox.main}[program]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [program, *map(str, arguments)])
+        status: str | int | None = 0
+        try:
+            main()
+        except SystemExit as ended:
+            status = ended.code
+    assert isinstance(status, int)
+    return status
+
+
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Command:
     """Runs `aae-run` with arguments in an empty folder: (exit status, what it printed on stderr)."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["aae-run", *arguments])
-        status: str | int | None = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            status = ended.code
-        assert isinstance(status, int)
-        return status, capfd.readouterr().err
+        return exit_status("aae-run", *arguments), capfd.readouterr().err
 
     return run
 
@@ -105,14 +112,6 @@ def finished(folder: Path, rate: float = 0.02, **changed: Any) -> Path:
     return folder
 
 
-def trained(command: Command, variant: str, *more: str) -> Path:
-    """The folder of a short run on digits."""
-    status, said = command(f"variant={variant}", "schedule.epochs=1", "evaluators={}", *TINY, *more)
-    assert status == 0, said
-    (results,) = Path("runs/digits").glob(f"{variant}/*/seed0/results.json")
-    return results.parent
-
-
 SHORT = ("schedule.epochs=2", "logging.every=5")
 MORE = {
     "semi_supervised": ["evaluators.error_rate.every=1"],
@@ -134,17 +133,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture
-def aae(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Toolbox:
+def aae(capfd: pytest.CaptureFixture[str]) -> Toolbox:
     """Runs `aae` with arguments: (exit status, what it printed)."""
 
     def run(*arguments: str | Path) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["aae", *map(str, arguments)])
-        status: str | int | None = 0
-        try:
-            toolbox.main()
-        except SystemExit as ended:
-            status = ended.code
-        assert isinstance(status, int)
+        capfd.readouterr()  # what training has said
+        status = exit_status("aae", *arguments)
         said = capfd.readouterr()
         return status, said.out + said.err
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from conftest import TINY, Command, Run, Toolbox, trained
+from conftest import TINY, Command, Run, Toolbox
 from matplotlib.image import imread
 
 import aae_runner
@@ -18,8 +18,8 @@ from aae_runner.data import normalize
 from aae_runner.errors import CheckpointError, ConfigError, DataError
 
 
-def test_two_runs_are_drawn_side_by_side(command: Command, aae: Toolbox, tmp_path: Path) -> None:
-    runs = [trained(command, variant) for variant in ("basic", "vae")]
+def test_two_runs_are_drawn_side_by_side(run: Run, aae: Toolbox, tmp_path: Path) -> None:
+    runs = [run(variant).folder for variant in ("basic", "vae")]
     picture = tmp_path / "both.png"
     status, said = aae("compare", *runs, "--names", "AAE", "VAE", "--sampled", "-o", picture)
     assert status == 0, said
@@ -28,49 +28,50 @@ def test_two_runs_are_drawn_side_by_side(command: Command, aae: Toolbox, tmp_pat
 
 
 def test_the_clustering_that_no_other_agrees_with_comes_last_whatever_clusters_are_called(
-    command: Command, aae: Toolbox, tmp_path: Path
+    run: Run, aae: Toolbox, tmp_path: Path
 ) -> None:
-    run = trained(command, "clustering")
-    renamed, alone = (shutil.copytree(run, tmp_path / name) for name in ("renamed", "alone"))
-    weights = safetensors.torch.load_file(run / "model.safetensors")
+    folder = run("clustering").folder
+    renamed, alone = (shutil.copytree(folder, tmp_path / name) for name in ("renamed", "alone"))
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
     label = {name: tensor for name, tensor in weights.items() if "heads.label" in name and tensor.ndim}
     rolled = {name: tensor.roll(1, dims=0) for name, tensor in label.items()}
     safetensors.torch.save_file(weights | rolled, renamed / "model.safetensors")
     blind = {name: torch.randn_like(tensor) for name, tensor in label.items() if tensor.ndim == 2}
     safetensors.torch.save_file(weights | blind, alone / "model.safetensors")
 
-    status, said = aae("agree", alone, renamed, run)
+    status, said = aae("agree", alone, renamed, folder)
     assert status == 0, said
     *first, last = [line.split()[-2] for line in said.splitlines()[1:]]
-    assert (set(first), last) == ({run.name, "renamed"}, "alone")
-    assert aae("agree", run, renamed)[1].count("1.000") == 2
+    assert (set(first), last) == ({folder.name, "renamed"}, "alone")
+    assert aae("agree", folder, renamed)[1].count("1.000") == 2
 
-    results = json.loads((run / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text())
     results["data"]["fingerprint"] = "0"
     (alone / "results.json").write_text(json.dumps(results))
     for other, sentence in (
-        (trained(command, "basic"), "has no categorical head"),
-        (alone, f"{alone}: is of other data than {run}"),
+        (run("basic").folder, "has no categorical head"),
+        (alone, f"{alone}: is of other data than {folder}"),
     ):
-        status, said = aae("agree", run, other)
+        status, said = aae("agree", folder, other)
         assert (status, sentence in said) == (2, True), said
-    assert aae("agree", run) == (2, "aae: agree: name two runs or more.\n")
+    assert aae("agree", folder) == (2, "aae: agree: name two runs or more.\n")
 
 
 def test_what_cannot_be_opened_or_drawn_is_a_sentence_and_leaves_no_picture(
-    command: Command, aae: Toolbox, tmp_path: Path
+    run: Run, aae: Toolbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = trained(command, "basic")
+    monkeypatch.chdir(tmp_path)
+    folder = run("basic").folder
     flipped, other, broken = (
-        shutil.copytree(run, tmp_path / name) for name in ("flipped", "other", "broken")
+        shutil.copytree(folder, tmp_path / name) for name in ("flipped", "other", "broken")
     )
     weights = flipped / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
-    results = json.loads((run / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text())
     results["data"]["fingerprint"] = "0"
     (other / "results.json").write_text(json.dumps(results))
     (broken / "results.json").write_text("{")
-    ten = trained(command, "semi_supervised")
+    ten = run("semi_supervised").folder
     for second, status, said in (
         (tmp_path, 2, "no finished run"),
         (flipped, 4, "model.safetensors: damaged"),
@@ -78,11 +79,11 @@ def test_what_cannot_be_opened_or_drawn_is_a_sentence_and_leaves_no_picture(
         (broken, 4, "results.json: damaged"),
         (ten, 2, "10 dimensions; 2 can be drawn"),
     ):
-        assert (found := aae("compare", run, second))[0] == status, found
+        assert (found := aae("compare", folder, second))[0] == status, found
         assert said in found[1]
         assert "Traceback" not in found[1]
-    assert aae("compare", run)[0] == 2
-    assert aae("compare", run, run, "--names", "one")[0] == 2
+    assert aae("compare", folder)[0] == 2
+    assert aae("compare", folder, folder, "--names", "one")[0] == 2
     assert not Path("compare.png").exists()
 
 
@@ -91,25 +92,26 @@ def test_what_cannot_be_opened_or_drawn_is_a_sentence_and_leaves_no_picture(
     ["os.system", "logging.os.system", "aae_runner.cli.os.system", "aae_runner.recorder.Recorder"],
 )
 def test_a_strangers_run_executes_nothing_whatever_its_config_says(
-    command: Command, aae: Toolbox, tmp_path: Path, target: str
+    run: Run, aae: Toolbox, tmp_path: Path, target: str
 ) -> None:
-    run = trained(command, "basic")
-    results = json.loads((run / "results.json").read_text())
+    folder = shutil.copytree(run("basic").folder, tmp_path / "run")
+    results = json.loads((folder / "results.json").read_text())
     victim = tmp_path / "victim"
     victim.mkdir()
     (victim / "metrics.jsonl").write_text("precious")
     results["config"] |= {"trusted": ["os", "logging", "aae_runner"], "runs": str(victim)}
     results["config"]["data"] |= {"_target_": target, "command": f"touch {victim}/executed"}
-    (run / "results.json").write_text(json.dumps(results))
-    status, said = aae("compare", run, run)
+    (folder / "results.json").write_text(json.dumps(results))
+    status, said = aae("compare", folder, folder)
     assert (status, "not from a trusted place" in said) == (2, True)
     assert [path.name for path in victim.iterdir()] == ["metrics.jsonl"]
     assert (victim / "metrics.jsonl").read_text() == "precious"
 
 
 def test_train_is_the_command_its_run_lies_in_the_same_folder_and_is_continued(command: Command) -> None:
-    folder = trained(command, "semi_supervised")
     overrides = ["schedule.epochs=1", "evaluators={}", *TINY]
+    assert command(*overrides)[0] == 0
+    (folder,) = Path("runs/digits/semi_supervised").glob("*/seed0")
     before = (folder / "results.json").stat().st_mtime_ns
     run = aae_runner.train(overrides)
     assert run.folder == folder
@@ -153,14 +155,18 @@ def test_train_and_open_run_find_your_own_classes(tmp_path: Path, monkeypatch: p
         aae_runner.train(overrides, config_dirs=["nowhere"])
 
 
-def test_train_opens_a_finished_run_with_what_its_caller_trusts(command: Command) -> None:
-    folder = trained(command, "basic")
+def test_train_opens_a_finished_run_with_what_its_caller_trusts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    overrides = ["variant=basic", "schedule.epochs=1", "evaluators={}", *TINY]
+    folder = aae_runner.train(overrides).folder
     results = json.loads((folder / "results.json").read_text())
     results["config"] |= {"trusted": ["os"]}
     results["config"]["network"]["corruption"] = {"_target_": "os.system", "command": "touch executed"}
     (folder / "results.json").write_text(json.dumps(results))
     with pytest.raises(ConfigError, match="not from a trusted place"):
-        aae_runner.train(["variant=basic", "schedule.epochs=1", "evaluators={}", *TINY])
+        aae_runner.train(overrides)
     assert not Path("executed").exists()
 
 

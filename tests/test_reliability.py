@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,9 +16,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, Command
+from conftest import TINY, Command, exit_status
 
-from aae_runner import checkpoint, cli
+from aae_runner import checkpoint
 from aae_runner.disk import locked
 from aae_runner.errors import CheckpointError
 
@@ -78,15 +79,29 @@ def ending(root: Path) -> dict[str, str]:
     return {**digests, "state": hashlib.sha256(b"".join(flat)).hexdigest()}
 
 
+def trained(folder: Path, *arguments: str) -> Path:
+    """A folder in which the command ran to its end."""
+    with contextlib.chdir(folder):
+        assert exit_status("aae-run", *arguments) == 0
+    return folder
+
+
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory, looks: Looks) -> dict[str, str]:
+def whole(tmp_path_factory: pytest.TempPathFactory, looks: Looks) -> Path:
+    """Where nothing happened to the run."""
+    return trained(tmp_path_factory.mktemp("whole"), *looks)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(whole: Path) -> dict[str, str]:
     """How the run ends when nothing happens to it."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["aae-run", *looks])
-        cli.main()
-    return ending(folder)
+    return ending(whole)
+
+
+@pytest.fixture(scope="module")
+def one_epoch(tmp_path_factory: pytest.TempPathFactory, looks: Looks) -> Path:
+    """Where the run was asked for an epoch, and ended."""
+    return trained(tmp_path_factory.mktemp("one_epoch"), *looks, "schedule.epochs=1")
 
 
 MOMENTS = {
@@ -135,9 +150,6 @@ def test_a_signal_during_training_ends_the_step_saves_and_leaves_with_its_status
     tmp_path: Path, looks: Looks, command: Command
 ) -> None:
     longer = (*looks, "logging.progress=false", "schedule.epochs=12")  # than it takes to send the signals
-    whole = tmp_path / "whole"
-    whole.mkdir()
-    start(whole, *longer).communicate(timeout=100)
     for number in (signal.SIGTERM, signal.SIGUSR1):
         process = start(tmp_path, *longer)
         assert process.stdout is not None
@@ -149,7 +161,9 @@ def test_a_signal_during_training_ends_the_step_saves_and_leaves_with_its_status
         assert process.returncode == 128 + number, said
         assert "Traceback" not in said
     assert command(*longer)[0] == 0
-    assert ending(tmp_path) == ending(whole)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    assert ending(tmp_path) == ending(trained(elsewhere, *longer))
 
 
 def test_a_launchers_handler_of_a_warning_is_called_once_the_state_is_saved(
@@ -266,8 +280,10 @@ def test_of_two_processes_at_once_one_holds_the_folder_and_a_killed_holder_frees
             one.communicate()
 
 
-def test_a_state_computed_otherwise_is_not_continued(tmp_path: Path, looks: Looks, command: Command) -> None:
-    assert command(*looks, "schedule.epochs=1")[0] == 0
+def test_a_state_computed_otherwise_is_not_continued(
+    tmp_path: Path, looks: Looks, command: Command, one_epoch: Path
+) -> None:
+    shutil.copytree(one_epoch, tmp_path, dirs_exist_ok=True)
     status, said = command(*looks, "engine=compile")
     assert status == 4
     assert "engine eager (now compile)" in said
@@ -281,8 +297,8 @@ def test_a_state_computed_otherwise_is_not_continued(tmp_path: Path, looks: Look
     assert (status, f"torch 1.0 (now {torch.__version__})" in said) == (4, True)
 
 
-def test_missing_rows_are_noticed(tmp_path: Path, looks: Looks, command: Command) -> None:
-    assert command(*looks, "schedule.epochs=1")[0] == 0
+def test_missing_rows_are_noticed(tmp_path: Path, looks: Looks, command: Command, one_epoch: Path) -> None:
+    shutil.copytree(one_epoch, tmp_path, dirs_exist_ok=True)
     rows = only_run(tmp_path) / "metrics.jsonl"
     rows.write_bytes(rows.read_bytes()[:40])
     status, said = command(*looks)
@@ -290,9 +306,9 @@ def test_missing_rows_are_noticed(tmp_path: Path, looks: Looks, command: Command
 
 
 def test_a_damaged_record_of_a_finished_run_is_concluded_again(
-    tmp_path: Path, looks: Looks, command: Command
+    tmp_path: Path, looks: Looks, command: Command, whole: Path
 ) -> None:
-    assert command(*looks)[0] == 0
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     results = only_run(tmp_path) / "results.json"
     results.write_bytes(results.read_bytes()[:100])
     assert command(*looks)[0] == 0

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY, Command, finished, three_seeds
+from conftest import TINY, Command, exit_status, finished, three_seeds
 
-from aae_runner import toolbox
 from aae_runner.errors import ConfigError
 from aae_runner.page import page
 from aae_runner.report import as_json, comma_separated, markdown, seeds_table
@@ -25,18 +24,11 @@ Report = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def report(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Report:
+def report(capfd: pytest.CaptureFixture[str]) -> Report:
     """Runs `aae report` with arguments: (exit status, stdout, stderr)."""
 
     def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["aae", "report", *map(str, arguments)])
-        status: str | int | None = 0
-        try:
-            toolbox.main()
-        except SystemExit as ended:
-            status = ended.code
-        assert isinstance(status, int)
-        return status, *capfd.readouterr()
+        return exit_status("aae", "report", *arguments), *capfd.readouterr()
 
     return run
 

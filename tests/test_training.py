@@ -1,9 +1,11 @@
 """Runs from command to results: what is left behind, resuming, stopping, failing."""
 
+import contextlib
 import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, Command
+from conftest import TINY, Command, exit_status
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -30,14 +32,25 @@ def rows(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a run was trained."""
+    folder = tmp_path_factory.mktemp("once")
+    with contextlib.chdir(folder):
+        assert exit_status("aae-run", *SHORT) == 0
+    return folder
+
+
 @pytest.fixture
-def finished(command: Command, tmp_path: Path) -> Path:
-    status, said = command(*SHORT)
-    assert (status, said) == (0, "")
+def finished(once: Path, tmp_path: Path) -> Path:
+    """The folder of that run, where it is a test's own."""
+    shutil.copytree(once / "runs", tmp_path / "runs")
     return only_run(tmp_path)
 
 
-def test_a_run_leaves_what_it_promises(finished: Path) -> None:
+def test_a_run_says_nothing_on_stderr_and_leaves_what_it_promises(command: Command, tmp_path: Path) -> None:
+    assert command(*SHORT) == (0, "")
+    finished = only_run(tmp_path)
     assert finished.parts[-4:-2] == ("digits", "semi_supervised")
     names = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
     drawn = "confusion", "reconstructions", "samples", "latent_map", "style_grid"
@@ -109,17 +122,15 @@ def test_the_same_command_shows_a_finished_run_and_changes_nothing(finished: Pat
 
 
 def test_a_finished_run_that_is_asked_for_fewer_epochs_says_how_many_it_has(
-    finished: Path, tmp_path: Path
+    finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    said = {
-        epochs: subprocess.run(
-            [sys.executable, "-m", "aae_runner", *SHORT, f"schedule.epochs={epochs}"],
-            cwd=tmp_path, capture_output=True, text=True, check=True,
-        ).stdout
-        for epochs in (1, 2)
-    }  # fmt: skip
-    assert "finished, with 2 epochs, more than the 1 that are asked for;" in said[1]
-    assert "finished, with 2 epochs;" in said[2]
+    for epochs, said in (
+        (1, "finished, with 2 epochs, more than the 1 that are asked for;"),
+        (2, "finished, with 2 epochs;"),
+    ):
+        with contextlib.chdir(tmp_path):
+            assert exit_status("aae-run", *SHORT, f"schedule.epochs={epochs}") == 0
+        assert said in capfd.readouterr().out
 
 
 def test_the_line_of_an_epoch_has_what_was_measured_at_it_and_nothing_older(

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 from rich import get_console
 from rich.console import Group
 from rich.live import Live
@@ -197,13 +198,13 @@ class Recorder:
                 continue
             canvas = FigureCanvasAgg(figure)
             canvas.draw()
+            pixels = np.asarray(canvas.buffer_rgba())[..., :3]
             if self._board is not None:
                 with self._harmless():
-                    pixels = np.asarray(canvas.buffer_rgba())[..., :3]
                     self._board.add_image(f"{split}/{name}", pixels, step, dataformats="HWC")
             if keep:
                 png = io.BytesIO()
-                figure.savefig(png, format="png")
+                imsave(png, pixels, format="png", dpi=figure.dpi)
                 write(self._folder / "figures" / f"{name}.png", png.getvalue())
         self._clock, self._clock_step = time.monotonic(), step  # looking does not count as training
         return metrics
