@@ -1,5 +1,6 @@
 """What several tests need: a composed config, a command, a finished run, small files in original formats."""
 
+import contextlib
 import gzip
 import json
 import os
@@ -78,6 +79,13 @@ def exit_status(program: str, *arguments: str | Path) -> int:
             status = ended.code
     assert isinstance(status, int)
     return status
+
+
+def trained(folder: Path, *arguments: str) -> Path:
+    """The folder, in which `aae-run` with arguments has come to its end."""
+    with contextlib.chdir(folder):
+        assert exit_status("aae-run", *arguments) == 0
+    return folder
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, Command, exit_status
+from conftest import TINY, Command, trained
 
 from aae_runner import checkpoint
 from aae_runner.disk import locked
@@ -77,13 +77,6 @@ def ending(root: Path) -> dict[str, str]:
 
     walk({name: value for name, value in state.items() if name != "seconds"})
     return {**digests, "state": hashlib.sha256(b"".join(flat)).hexdigest()}
-
-
-def trained(folder: Path, *arguments: str) -> Path:
-    """A folder in which the command ran to its end."""
-    with contextlib.chdir(folder):
-        assert exit_status("aae-run", *arguments) == 0
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Runs from command to results: what is left behind, resuming, stopping, failing."""
 
-import contextlib
 import fcntl
+import io
 import json
 import os
 import re
@@ -11,9 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from conftest import TINY, Command, exit_status
+from conftest import TINY, Command, trained
+from matplotlib.image import imread
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -35,10 +37,7 @@ def rows(folder: Path) -> list[dict[str, float]]:
 @pytest.fixture(scope="module")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where a run was trained."""
-    folder = tmp_path_factory.mktemp("once")
-    with contextlib.chdir(folder):
-        assert exit_status("aae-run", *SHORT) == 0
-    return folder
+    return trained(tmp_path_factory.mktemp("once"), *SHORT)
 
 
 @pytest.fixture
@@ -102,6 +101,11 @@ def test_tensorboard_shows_what_the_record_says_with_pictures_text_hparams_and_l
     assert {"test/style_grid", "test/latent_map", "test/samples", "test/reconstructions"} <= set(
         tags["images"]
     )
+    for name in ("confusion", "latent_map"):
+        file, shown = finished / "figures" / f"{name}.png", board.Images(f"test/{name}")[-1]
+        pixels = imread(io.BytesIO(shown.encoded_image_string))
+        assert pixels.std() > 0
+        assert np.array_equal(imread(file)[..., :3], pixels)
     assert "config/text_summary" in tags["tensors"]
     plugins = board.summary_metadata
     assert any("hparams" in tag for tag in plugins)
@@ -128,8 +132,7 @@ def test_a_finished_run_that_is_asked_for_fewer_epochs_says_how_many_it_has(
         (1, "finished, with 2 epochs, more than the 1 that are asked for;"),
         (2, "finished, with 2 epochs;"),
     ):
-        with contextlib.chdir(tmp_path):
-            assert exit_status("aae-run", *SHORT, f"schedule.epochs={epochs}") == 0
+        trained(tmp_path, *SHORT, f"schedule.epochs={epochs}")
         assert said in capfd.readouterr().out
 
 
