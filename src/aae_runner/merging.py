@@ -18,8 +18,8 @@ from aae_runner.priors import Prior
 
 LOOKED_AT = 10_000
 """Images by which is chosen what merges."""
-NOTHING = 1e-12
-"""Nats: less than this is lost by merging a cluster without images, and is rounding."""
+NOTHING = 1e-200
+"""A probability to divide by instead of 0."""
 
 
 class Merging(Phase):
@@ -81,10 +81,11 @@ class Merging(Phase):
 def most_confused(q: Tensor) -> tuple[int, int]:
     """The two clusters that are hardest to tell apart by their images.
 
-    Merging them, y loses entropy: some of it told images apart, the rest was doubt about single images. Of
-    these two the largest part was doubt, (H(y|x) before - after) / (H(y) before - after). In other words, the
-    Jensen-Shannon divergence of p(x|i) and p(x|j) is the smallest part of what it can be: the part of doubt
-    is 0 where no image is in both, and 1 where all are in both alike. A cluster without images merges first.
+    Of two draws of y for the same image, p(i, j) is how often they are i and j. Over p(i) of the smaller cluster
+    it is what part of its images could as well be of the other. That alone favors large clusters, which some
+    images of all others could be of, so that clusters would merge in a chain; over p(i) p(j), against what
+    chance would have, it favors small ones, of which the odd ones of two classes merge. This is in between:
+    p(i, j) / (p(i) p(j)^(1/3)), i the smaller. A cluster that no image is sure to be of merges early.
 
     Args:
         q: (N, K), q(y|x) of images in float64: what is compared are small probabilities.
@@ -92,23 +93,8 @@ def most_confused(q: Tensor) -> tuple[int, int]:
     Returns:
         Their numbers, the smaller first.
     """
-    doubt, all_of_it = entropy_lost(q), entropy_lost(q.mean(0, keepdim=True))
-    part = torch.where(all_of_it > NOTHING, doubt / all_of_it, torch.inf)
-    each_with_a_later_one = torch.ones_like(part, dtype=torch.bool).triu(1)
-    return divmod(int(part.where(each_with_a_later_one, -torch.inf).argmax()), len(part))
-
-
-def entropy_lost(q: Tensor) -> Tensor:
-    """By how much the entropy of q (N, K) falls, the mean over N, where two of the K become one.
-
-    Returns:
-        (K, K), of which what lies above the diagonal means something.
-    """
-    each = torch.xlogy(q, q).sum(0)
-    lost = q.new_zeros(len(each), len(each))
-    for rows in q.split(1000):  # few, so that what is computed of them stays in a cache
-        columns = rows.T.contiguous()
-        for i in range(len(each) - 1):
-            both = columns[i] + columns[i + 1 :]
-            lost[i, i + 1 :] += torch.xlogy(both, both).sum(1)
-    return (lost - each - each[:, None]) / len(q)
+    p = q.mean(0).clamp_min(NOTHING)
+    smaller, larger = torch.minimum(p, p[:, None]), torch.maximum(p, p[:, None])
+    confused = q.T @ q / len(q) / (smaller * larger ** (1 / 3))
+    each_with_a_later_one = torch.ones_like(confused, dtype=torch.bool).triu(1)
+    return divmod(int(confused.where(each_with_a_later_one, -torch.inf).argmax()), len(p))
