@@ -86,7 +86,7 @@ def test_those_merge_that_are_confused_more_than_chance_would_have_it() -> None:
 
 
 def shared(images: Mapping[tuple[int, int], int], part: float) -> Tensor:
-    """q(y|x) of images that are of one cluster for sure, or with `part` of another: how many of (one, other)."""
+    """q(y|x) of images of one cluster that are of another with probability `part`: how many of each pair."""
     q = torch.eye(1 + max(max(pair) for pair in images), dtype=torch.float64)
     rows = {pair: (1 - part) * q[pair[0]] + part * q[pair[1]] for pair in images}
     return torch.cat([rows[pair].expand(n, -1) for pair, n in images.items()])

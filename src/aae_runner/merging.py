@@ -81,11 +81,10 @@ class Merging(Phase):
 def most_confused(q: Tensor) -> tuple[int, int]:
     """The two clusters that are hardest to tell apart by their images.
 
-    Of two draws of y for the same image, p(i, j) is how often they are i and j. Over p(i) of the smaller cluster
-    it is what part of its images could as well be of the other. That alone favors large clusters, which some
-    images of all others could be of, so that clusters would merge in a chain; over p(i) p(j), against what
-    chance would have, it favors small ones, of which the odd ones of two classes merge. This is in between:
-    p(i, j) / (p(i) p(j)^(1/3)), i the smaller. A cluster that no image is sure to be of merges early.
+    Of two draws of y for an image, p(i, j) is how often they are i and j. Over p(i) of the smaller cluster it
+    is the part of its images that could be of the other as well: by that large ones merge, in a chain, as any
+    image could be of them. Over p(i) p(j) it is how much more often than by chance: by that small ones merge,
+    the odd ones of two classes too. This is in between: p(i, j) / (p(i) p(j)^(1/3)), i the smaller.
 
     Args:
         q: (N, K), q(y|x) of images in float64: what is compared are small probabilities.
