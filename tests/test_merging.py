@@ -104,6 +104,11 @@ def test_a_small_cluster_that_is_in_part_of_a_large_one_does_not_merge_before_tw
     assert most_confused(q) == (3, 4)
 
 
+def test_a_cluster_without_images_merges_first() -> None:
+    q = shared({(0, 0): 30, (0, 1): 9, (1, 1): 20, (3, 3): 25}, 0.5)  # none in 2
+    assert 2 in most_confused(q)
+
+
 def test_two_merge_at_a_time_until_as_many_are_left_as_are_wanted() -> None:
     run = experiment(*FOUR, "+schedule.phases.merging={start: 0.2, every: 2}")
     counts = []

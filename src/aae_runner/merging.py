@@ -19,7 +19,7 @@ from aae_runner.priors import Prior
 LOOKED_AT = 10_000
 """Images by which is chosen what merges."""
 NOTHING = 1e-200
-"""A probability to divide by instead of 0."""
+"""A probability instead of 0, so that one may be divided by another."""
 
 
 class Merging(Phase):
@@ -85,6 +85,7 @@ def most_confused(q: Tensor) -> tuple[int, int]:
     is the part of its images that could be of the other as well: by that large ones merge, in a chain, as any
     image could be of them. Over p(i) p(j) it is how much more often than by chance: by that small ones merge,
     the odd ones of two classes too. This is in between: p(i, j) / (p(i) p(j)^(1/3)), i the smaller.
+    A cluster without images merges first.
 
     Args:
         q: (N, K), q(y|x) of images in float64: what is compared are small probabilities.
@@ -94,6 +95,7 @@ def most_confused(q: Tensor) -> tuple[int, int]:
     """
     p = q.mean(0).clamp_min(NOTHING)
     smaller, larger = torch.minimum(p, p[:, None]), torch.maximum(p, p[:, None])
-    confused = q.T @ q / len(q) / (smaller * larger ** (1 / 3))
+    both = (q.T @ q / len(q)).clamp_min(NOTHING)
+    confused = both / (smaller * larger ** (1 / 3))
     each_with_a_later_one = torch.ones_like(confused, dtype=torch.bool).triu(1)
     return divmod(int(confused.where(each_with_a_later_one, -torch.inf).argmax()), len(p))
