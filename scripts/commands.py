@@ -26,12 +26,10 @@ TURNED = {
     r"\bdata\.(download|checksums|extra)=\S+": "",                   # digits have no files
     r"(?<!data=images )(?<!data=arrays )\bdata\.root=\S+": "",
     r"\bruns/(mnist|fashion_mnist|svhn)\b": "runs/digits",
-    # so that a run of ten steps merges as many as it should
-    r"\bexperiment=best_table3_16\b": r"\g<0> heads.label.size=20 "
-    "'schedule.phases.merging={start: 0, every: 1}'",
+    r"\bexperiment=best_table3_16\b": r"\g<0> heads.label.size=20 schedule.phases.merging.start=0",
     r"\bheads\.label\.size=30 \+": "heads.label.size=20 +",
     r"\bheads\.label\.size=200 \+": "heads.label.size=24 +",
-    r"\{start: 5, every: 10\}": "{start: 0, every: 1}",
+    r"\bmerging\.start=15": "merging.start=0",
     r"('?)\bexperiment=": r"data=digits data.labels=100 \1experiment=",  # all are of MNIST or SVHN
     r"\breport --paper\b": "report",  # made small, an experiment is the run of an earlier command
     r"range\(\d+\)": "range(1)",

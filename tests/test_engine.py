@@ -22,7 +22,11 @@ SETTINGS = [
     ["variant=vae", "prior=gaussian_mixture"],  # a divergence by Monte Carlo
     ["+phase@phases.virtual_adversarial=virtual_adversarial"],  # a gradient within a loss
     ["+phase@phases.invariance=invariance"],  # images drawn within a loss
-    ["variant=clustering", "+phase@phases.merging=merging"],  # done between steps
+    [
+        "variant=clustering",
+        "+phase@phases.merging=merging",
+        "+schedule.phases.merging.start=0.2",
+    ],  # in step 4
 ]
 
 OPTIMIZERS = [

@@ -14,7 +14,7 @@ import aae_runner
 from aae_runner.errors import ConfigError
 from aae_runner.experiment import Experiment
 from aae_runner.latents import Categorical as Head
-from aae_runner.merging import most_confused
+from aae_runner.merging import merges
 from aae_runner.priors import Categorical
 
 FOUR = (
@@ -80,9 +80,14 @@ def test_those_merge_that_are_confused_more_than_chance_would_have_it() -> None:
     q[:4, 1] = 1e-6  # large ones: four of a hundred
     q[200:202, 3] = 1e-6  # small ones: two of ten
     q /= q.sum(1, keepdim=True)
-    assert most_confused(q) == (2, 3)
-    assert most_confused(q[:, [0, 1, 4]]) == (0, 1)
-    assert most_confused(torch.eye(3, dtype=torch.float64)) == (0, 1)  # none are confused: two all the same
+    assert first_merged(q) == (2, 3)
+    assert first_merged(q[:, [0, 1, 4]]) == (0, 1)
+    assert first_merged(torch.eye(3, dtype=torch.float64)) == (0, 1)  # none are confused: two all the same
+
+
+def first_merged(q: Tensor) -> tuple[int, int]:
+    """The first two of some clusters that merge; q is (N, K)."""
+    return merges(q.T @ q / len(q), keep=len(q.T) - 1)[0]
 
 
 def shared(images: Mapping[tuple[int, int], int], part: float) -> Tensor:
@@ -94,40 +99,53 @@ def shared(images: Mapping[tuple[int, int], int], part: float) -> Tensor:
 
 def test_an_odd_small_cluster_merges_with_the_large_one_of_its_class_not_with_another_odd_one() -> None:
     q = shared({(0, 0): 1000, (1, 1): 1000, (2, 0): 20, (3, 1): 20, (2, 3): 2, (3, 2): 2}, 0.3)
-    assert most_confused(q) in ((0, 2), (1, 3))
+    assert first_merged(q) in ((0, 2), (1, 3))
 
 
 def test_a_small_cluster_that_is_in_part_of_a_large_one_does_not_merge_before_two_that_are_one() -> None:
     q = shared(
         {(0, 0): 3000, (1, 1): 3000, (2, 0): 25, (2, 1): 25, (3, 3): 100, (3, 4): 100, (4, 4): 200}, 0.5
     )
-    assert most_confused(q) == (3, 4)
+    assert first_merged(q) == (3, 4)
 
 
 def test_a_cluster_without_images_merges_first() -> None:
     q = shared({(0, 0): 30, (0, 1): 9, (1, 1): 20, (3, 3): 25}, 0.5)  # none in 2
-    assert 2 in most_confused(q)
+    assert 2 in first_merged(q)
 
 
-def test_two_merge_at_a_time_until_as_many_are_left_as_are_wanted() -> None:
-    run = experiment(*FOUR, "+schedule.phases.merging={start: 0.2, every: 2}")
+def test_merging_one_by_one_is_merging_at_once() -> None:
+    torch.manual_seed(0)
+    q = (5 * torch.randn(500, 9, dtype=torch.float64)).softmax(1)
+    members = torch.eye(9, dtype=torch.float64)
+    for one, other in merges(q.T @ q / len(q), keep=3):
+        left = members.any(0).nonzero().squeeze(1)
+        first, second = first_merged(q @ members[:, left])
+        assert (one, other) == (int(left[first]), int(left[second]))
+        members[:, one] += members[:, other]
+        members[:, other] = 0
+    assert members.any(0).sum() == 3
+
+
+def test_as_many_clusters_are_left_as_are_wanted_from_that_step_on() -> None:
+    run = experiment(*FOUR, "+schedule.phases.merging.start=0.2")
     counts = []
-    for step in range(16):
+    for step in range(run.phases[-1].first + 3):
         run.step(step)
         counts.append(len(left(run)))
-    start = run.phases[-1].first
-    merged = [sum(step >= turn for turn in range(start, start + 10, 2)) for step in range(16)]
-    assert counts == [9 - n for n in merged]
+    assert counts == [9] * run.phases[-1].first + [4] * 3
     codes = run.model.infer(run.data.draw("all", 99).x_in, run.data.draw("all", 99).y)
     assert set(codes["label"].value.argmax(1).tolist()) <= set(left(run))
     assert set(run.priors["label"].sample(500).argmax(1).tolist()) == set(left(run))
 
 
-def test_an_interrupted_run_merges_the_same_clusters() -> None:
-    whole = trained(steps=range(8))
-    resumed = experiment(*FOUR)
-    resumed.load(trained(steps=range(3)).state())
-    for step in range(3, 8):
+@pytest.mark.parametrize("stop", [2, 3])
+def test_a_run_interrupted_just_before_or_after_merges_the_same_clusters(stop: int) -> None:
+    third = "+schedule.phases.merging.start=0.2"
+    whole = trained(third, steps=range(8))
+    resumed = experiment(*FOUR, third)
+    resumed.load(trained(third, steps=range(stop)).state())
+    for step in range(stop, 8):
         resumed.step(step)
     assert left(resumed) == left(whole)
     for name, tensor in whole.model.state_dict().items():
@@ -152,6 +170,15 @@ def test_a_finished_run_has_the_clusters_that_are_left_and_no_others(
     assert len(run.sample(2, kept[1])) == 2
     with pytest.raises(ConfigError, match=f"Allowed: {', '.join(map(str, kept))}"):
         run.sample(2, next(k for k in range(9) if k not in kept))
+
+
+def test_ten_clusters_that_are_left_of_more_are_not_taken_for_the_ten_classes() -> None:
+    ten = "heads.label.size=13", "phases.merging.keep=10", "+evaluator@evaluators.style_grid=style_grid"
+    run = trained(*ten, steps=[0])
+    grid = run.look("valid", None)["style_grid"]
+    assert isinstance(grid, Figure)
+    columns = [text.get_text() for text in grid.axes[0].get_xticklabels()]
+    assert columns == ["image", *map(str, left(run))] != ["image", *map(str, range(10))]
 
 
 def test_the_heads_of_merged_clusters_are_drawn_once_and_repel_no_other() -> None:
@@ -180,7 +207,8 @@ def test_the_heads_of_merged_clusters_are_drawn_once_and_repel_no_other() -> Non
             "phases.classification: what it teaches would merge",
         ),
         (["~priors.label"], "must have a prior, aae_runner.priors.Categorical"),
-        (["+schedule.phases.merging.every=400"], "must run 5 times, and the run ends after 1"),
+        (["+schedule.phases.merging.start=20"], "the run ends before it begins"),
+        (["+schedule.phases.merging.every=2"], "it runs once"),
         (["+schedule.phases.merging.optimizer.lr=1"], "is no update of this phase"),
     ],
 )
@@ -189,12 +217,10 @@ def test_what_cannot_merge_is_refused(overrides: list[str], said: str) -> None:
         experiment(*FOUR, "schedule.epochs=20", *overrides)
 
 
-def test_nothing_is_looked_at_between_turns_and_nothing_once_few_enough_are_left() -> None:
-    run = experiment(*FOUR, "+schedule.phases.merging.every=2")
+def test_images_are_looked_at_once() -> None:
+    run = experiment(*FOUR, "+schedule.phases.merging.start=0.2")
     forwards = []
     run.model.encoder.register_forward_hook(lambda module, given, out: forwards.append(len(out)))
     for step in range(14):
         run.step(step)
-    looks = len(forwards) - 2 * 14
-    images = len(run.data.train)
-    assert looks == 5 * -(-images // 1000)
+    assert len(forwards) - 2 * 14 == -(-len(run.data.train) // 1000)

@@ -37,7 +37,6 @@ class CodeNorm(Phase):
         weight: Annotated[float, Gt(0)],
     ) -> None:
         super().__init__(model, "all")  # the stream that it reads: all, or labelled
-        self.model: Model
         if head not in model.heads:
             raise ConfigError(f"there is no head {head}. Heads: {', '.join(model.heads)}.")
         self.head, self.weight = head, weight

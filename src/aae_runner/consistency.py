@@ -13,8 +13,8 @@ from aae_runner import losses
 from aae_runner.data import Batch
 from aae_runner.engine import Objective, Phase
 from aae_runner.latents import Codes
-from aae_runner.model import Model
-from aae_runner.phases import MakeDiscriminator, categorical
+from aae_runner.model import Model, categorical
+from aae_runner.phases import MakeDiscriminator
 from aae_runner.priors import Prior
 
 
@@ -40,7 +40,6 @@ class Consistency(Phase):
         head: str = "label",
     ) -> None:
         super().__init__(model, "all")
-        self.model: Model
         self.head = categorical(model, head, classes=2)
 
     def objectives(self) -> dict[str, Objective]:

@@ -15,6 +15,7 @@ from aae_runner.data import Batch, Images
 from aae_runner.errors import ConfigError
 from aae_runner.graphs import Captured, Compiled, Step, Terms, fits, prepare_compiler
 from aae_runner.latents import Codes
+from aae_runner.model import Model
 
 log = logging.getLogger("aae_runner")
 
@@ -218,7 +219,7 @@ class Phase(nn.Module, ABC):
         stream: which images it sees: `all` or `labelled`.
     """
 
-    def __init__(self, model: nn.Module, stream: str) -> None:
+    def __init__(self, model: Model, stream: str) -> None:
         super().__init__()
         self.model = model
         self.stream = stream
@@ -227,8 +228,8 @@ class Phase(nn.Module, ABC):
     def objectives(self) -> dict[str, Objective]:
         """The updates by name, in the order in which they run; none, where all is done by `prepare`."""
 
-    turns = 0
-    """Steps in which it must have run by the end of the run."""
+    once = False
+    """Whether it runs in the first step of its time alone."""
 
     def prepare(self, first: Callable[[int], Images]) -> None:
         """What it does before a step in which it runs, outside of what an engine keeps: nothing.
@@ -240,8 +241,7 @@ class Phase(nn.Module, ABC):
 
     def codes(self, batch: Batch) -> Codes:
         """Drawn once per step, shared by the updates: those of the first corrupted copy of each image."""
-        codes: Codes = self.model.encode(batch.x_in[0], batch.y)  # type: ignore[operator]
-        return codes
+        return self.model.encode(batch.x_in[0], batch.y)
 
 
 @dataclass(frozen=True)
@@ -264,19 +264,18 @@ class Scheduled:
 
     def active(self, step: int) -> bool:
         """Whether it runs in this step."""
-        return step >= self.start and step % self.every == 0
+        return step == self.first if self.phase.once else step >= self.start and step % self.every == 0
 
-    def require_turns(self, total_steps: int) -> None:
-        """Refuses a run that ends before the phase is done.
+    def require_time(self, total_steps: int) -> None:
+        """Refuses a run that ends before the phase begins.
 
         Raises:
             ConfigError: it does.
         """
-        runs = len(range(self.first, total_steps, self.every))
-        if runs < self.phase.turns:
+        if self.first >= total_steps:
             raise ConfigError(
-                f"phases.{self.name}: it must run {self.phase.turns} times, and the run ends after {runs}. "
-                f"Lower schedule.phases.{self.name}.every or .start, or raise schedule.epochs."
+                f"phases.{self.name}: the run ends before it begins. "
+                f"Lower schedule.phases.{self.name}.start, or raise schedule.epochs."
             )
 
     def set_step(self, step: int) -> None:

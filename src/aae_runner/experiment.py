@@ -225,7 +225,7 @@ def prepare(config: Config, build: Builder, *, begun: bool = False) -> Experimen
         for name, phase in parts.phases.items()
     ]
     for phase in phases:
-        phase.require_turns(config.schedule.epochs * data.steps_per_epoch)
+        phase.require_time(config.schedule.epochs * data.steps_per_epoch)
     arithmetic = (
         f"Matrix products at precision {precision} (relative error {error:.0e}), on {device}, "
         f"{counted(torch.get_num_threads(), 'thread')}, engine {engine.name}"
@@ -247,6 +247,8 @@ def _schedule(
 ) -> Scheduled:
     key = f"schedule.phases.{name}"
     timing, optimizers = part(Timing, config.schedule.phases.get(name, {}), key)
+    if phase.once and timing.every > 1:
+        raise ConfigError(f"{key}.every={timing.every}: it runs once. Leave `every` out; `start` says when.")
     objectives = phase.objectives()
     allowed = [*objectives, "optimizer"] if objectives else []
     for given in optimizers:

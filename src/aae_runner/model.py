@@ -119,6 +119,20 @@ class Model(nn.Module):
         return [one for one in batch_norms if one.running_mean is not None]  # a user's own may have none
 
 
+def categorical(model: Model, head: str, classes: int) -> str:
+    """The name of a head that is q(y|x), if it is one.
+
+    Raises:
+        ConfigError: there is no such head, or it is not categorical, or has fewer than `classes`.
+    """
+    if head not in model.heads:
+        raise ConfigError(f"there is no head {head}. Heads: {', '.join(model.heads)}.")
+    label = model.heads[head]
+    if not isinstance(label, Categorical) or label.size < classes:
+        raise ConfigError(f"the head {head} must be categorical, of size {classes} or more.")
+    return head
+
+
 def assemble(config: Config, build: Builder, shape: Shape) -> tuple[Model, dict[str, Prior]]:
     """The model and the priors of its heads.
 

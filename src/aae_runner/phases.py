@@ -11,9 +11,9 @@ from aae_runner import losses
 from aae_runner.data import Batch
 from aae_runner.engine import Objective, Phase
 from aae_runner.errors import ConfigError
-from aae_runner.latents import Categorical, ClusterHeads, Codes
+from aae_runner.latents import ClusterHeads, Codes
 from aae_runner.latents import Gaussian as GaussianHead
-from aae_runner.model import Model
+from aae_runner.model import Model, categorical
 from aae_runner.priors import Gaussian, Prior
 
 Stream = Literal["all", "labelled"]
@@ -41,7 +41,6 @@ class Reconstruction(Phase):
         stream: Stream = "all",
     ) -> None:
         super().__init__(model, stream)
-        self.model: Model
 
     def objectives(self) -> dict[str, Objective]:
         """One update, of the whole autoencoder."""
@@ -81,7 +80,6 @@ class Regularization(Phase):
         condition: Annotated[int, Ge(2)] | None = None,
     ) -> None:
         super().__init__(model, stream)
-        self.model: Model
         learned = [name for name in priors if list(model.heads[name].parameters())]
         if not learned:
             raise ConfigError("no head has a prior. Add one to priors.")
@@ -149,20 +147,6 @@ class Regularization(Phase):
         return torch.where((y < self.condition).unsqueeze(1), of_label, whole)
 
 
-def categorical(model: Model, head: str, classes: int) -> str:
-    """The name of a head that is q(y|x), if it is one.
-
-    Raises:
-        ConfigError: there is no such head, or it is not categorical, or has fewer than `classes`.
-    """
-    if head not in model.heads:
-        raise ConfigError(f"there is no head {head}. Heads: {', '.join(model.heads)}.")
-    label = model.heads[head]
-    if not isinstance(label, Categorical) or label.size < classes:
-        raise ConfigError(f"the head {head} must be categorical, of size {classes} or more.")
-    return head
-
-
 class Classification(Phase):
     """q(y|x) lowers its cross-entropy on labelled images (Section 5).
 
@@ -185,7 +169,6 @@ class Classification(Phase):
         classes: Annotated[int, Ge(2)],
     ) -> None:
         super().__init__(model, "labelled")
-        self.model: Model
         self.head = categorical(model, head, classes)
 
     def objectives(self) -> dict[str, Objective]:
@@ -216,7 +199,6 @@ class HeadDistance(Phase):
         threshold: Annotated[float, Gt(0)],
     ) -> None:
         super().__init__(model, "all")
-        self.model: Model
         if not isinstance(model.join, ClusterHeads) or not isinstance(model.join.heads, nn.Parameter):
             raise ConfigError("the join has no learned heads: it must be ClusterHeads with scale=null.")
         self.threshold = threshold
@@ -268,7 +250,6 @@ class ELBO(Phase):
         stream: Stream = "all",
     ) -> None:
         super().__init__(model, stream)
-        self.model: Model
         if head not in priors or not isinstance(model.heads[head], GaussianHead):
             raise ConfigError(f"the head {head} must be Gaussian and have a prior.")
         self.head, self.prior, self.likelihood = head, priors[head], likelihood
