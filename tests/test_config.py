@@ -150,6 +150,8 @@ WRONG = {
     "network.encoder.activation=rellu": ["network.encoder.activation", "'relu'"],
     "network.corruption.dropout=1": ["network.corruption.dropout", "less than 1"],
     "device=cuda:99": ["device=cuda:99: not to be had here", "Allowed: auto, cpu"],
+    "evaluators.error_rate.head=style": ["evaluators.error_rate", "categorical"],
+    "+schedule.phases.classification.start=200": ["phases.classification: the run ends before it begins"],
     "seed=-1": ["seed=-1"],
     "schedule=": ["schedule"],
     "data.labels==3": ["data.labels==3"],
@@ -249,6 +251,7 @@ def test_the_identity_of_three_commands_is_what_it_was() -> None:
 
 NEUTRAL = (
     "seed=7", "runs=elsewhere", "resume=false", "device=cpu", "trusted=[mine]", "logging.every=7",
+    "engine=eager", "objective=valid/error_rate",
     "checkpoint.minutes=1", "schedule.epochs=3", "data.download=false", "data.root=/elsewhere",
     "~data.train_on",
     "reference={metric: test/error_rate, value: 0.019, source: Table 2}",

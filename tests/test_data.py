@@ -287,9 +287,11 @@ def test_an_unpacked_fashion_mnist_alone_cannot_be_checked_and_is_refused_or_not
 
 def test_a_file_that_is_not_idx_is_refused_without_checksums_too(mnist_root: Path) -> None:
     path = mnist_root / "MNIST" / "raw" / "train-labels-idx1-ubyte.gz"
-    path.write_bytes(gzip.compress(b"<html>not found</html>"))
-    with pytest.raises(DataError, match="not a complete idx file"):
-        MNIST(root=str(mnist_root), download=False, checksums=False).read()
+    whole = gzip.decompress(path.read_bytes())
+    for content in (b"<html>not found</html>", *(whole[:length] for length in (*range(12), len(whole) - 1))):
+        path.write_bytes(gzip.compress(content))
+        with pytest.raises(DataError, match="not a complete idx file"):
+            MNIST(root=str(mnist_root), download=False, checksums=False).read()
 
 
 def test_missing_data_end_with_status_3_and_leave_nothing(command: Command, tmp_path: Path) -> None:

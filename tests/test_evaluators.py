@@ -41,6 +41,21 @@ def test_the_error_rate_tells_apart_logits_whose_softmax_is_equal_in_float32() -
     assert error_rate(logits, torch.tensor([2])) == 0.0
 
 
+@pytest.mark.parametrize("evaluator", ["error_rate", "cluster_error"])
+def test_a_label_that_the_model_is_told_is_not_measured_as_if_inferred(evaluator: str) -> None:
+    with pytest.raises(ConfigError, match="must be categorical"):
+        experiment("variant=supervised", f"+evaluator@evaluators.{evaluator}={evaluator}")
+
+
+def test_as_many_reconstructions_are_drawn_as_are_asked_for() -> None:
+    count = 290  # more than are encoded at a time
+    run = experiment("variant=basic", f"evaluators.reconstructions.count={count}")
+    figure = run.look("valid", None)["reconstructions"]
+    assert isinstance(figure, Figure)
+    (table,) = figure.axes[0].images
+    assert table.get_size()[1] // count >= 8
+
+
 def test_the_nearest_neighbor_error_is_that_of_scikit_learn() -> None:
     data = experiment("data.labels=60").data
     reference = KNeighborsClassifier(1).fit(data.labelled.x.flatten(1), data.labelled.y)

@@ -218,6 +218,11 @@ def test_codes_are_those_of_the_evaluators_however_many_images_of_whichever_type
     assert not opened.encode(x[:0])["style"].numel()
 
 
+def test_codes_of_a_snapshot_are_plain_numbers(run: Run) -> None:
+    for values in run("basic").snapshot("test").values.values():
+        assert not values.requires_grad
+
+
 def test_classes_are_those_of_the_error_rate(run: Run) -> None:
     opened = run("semi_supervised")
     test = opened.data.test

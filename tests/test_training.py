@@ -153,6 +153,13 @@ def test_more_epochs_continue_the_same_run(finished: Path, command: Command) -> 
     assert [row["step"] for row in rows(finished)] == [5, 10, 10, 15, 20, 20, 25, 30, 30, 30]
 
 
+def test_a_finished_run_that_lost_its_weights_is_concluded_again(finished: Path, command: Command) -> None:
+    before = (finished / "model.safetensors").read_bytes()
+    (finished / "model.safetensors").unlink()
+    assert command(*SHORT)[0] == 0
+    assert (finished / "model.safetensors").read_bytes() == before
+
+
 def test_fewer_epochs_than_an_unfinished_run_has_are_refused(finished: Path, command: Command) -> None:
     (finished / "results.json").unlink()
     status, said = command(*SHORT, "schedule.epochs=1")

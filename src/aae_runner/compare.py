@@ -36,8 +36,7 @@ def compare(runs: Sequence[Finished], names: Sequence[str], *, sampled: bool) ->
         if source.prior.dimension != 2:
             raise ConfigError(f"{name}: its z has {source.prior.dimension} dimensions; 2 can be drawn.")
         torch.manual_seed(derive_seed("compare", run.config.seed))
-        with torch.no_grad():
-            z = source.codes(run.snapshot("test"))
+        z = source.codes(run.snapshot("test"))
         measures = [
             f"{text} {run.results[tag]:.3g}"
             for measure, text in SHOWN.items()

@@ -315,13 +315,13 @@ def identity(config: Config) -> str:
 
     Order counts, since phases run in theirs.
     """
-    content = tree(config)
-    for key in (*constant_keys(config.data), *LATER_KEYS):
+    content, constant = tree(config), constant_keys(config.data)
+    for key in (*constant, *LATER_KEYS):
         node = content
         *parents, last = key.split(".")
         for part in parents:
             node = node[part]
         # so that runs of before there were these keys keep their name
-        if key not in LATER_KEYS or node.get(last) == LATER_KEYS[key]:
+        if key in constant or node.get(last) == LATER_KEYS[key]:
             node.pop(last, None)
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:10]

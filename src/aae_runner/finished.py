@@ -35,6 +35,7 @@ from aae_runner.precision import exact_products
 from aae_runner.priors import Categorical as CategoricalPrior
 from aae_runner.priors import Prior
 from aae_runner.series import BEGUN
+from aae_runner.weights import FILE
 
 
 class Curve(NamedTuple):
@@ -50,8 +51,8 @@ class Curve(NamedTuple):
 class Finished:
     """A run that came to its end.
 
-    Its data are read when first asked for: by `data`, `snapshot` or `evaluate`. Images and codes that it is
-    given may lie on any device; those that it gives lie on the CPU.
+    Its data are read when first asked for: by `data`, `snapshot` or `evaluate`, and lie where it computes.
+    Images and codes that its methods are given may lie on any device; those that they return lie on the CPU.
     """
 
     folder: Path
@@ -309,7 +310,7 @@ def open_run(
         CheckpointError: its files are damaged, or not of one model.
     """
     folder = Path(folder)
-    for name in ("results.json", "model.safetensors"):
+    for name in ("results.json", FILE):
         if not (folder / name).is_file():
             begun = any((folder / name).exists() for name in BEGUN)
             unfinished = "not finished; the command that started it continues it"
@@ -321,8 +322,8 @@ def open_run(
         results["data"]["fingerprint"]
     except ConfigError as error:
         raise ConfigError(f"{folder / 'results.json'}: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / 'results.json'}: damaged ({error}).") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / 'results.json'}: damaged or unreadable ({error}).") from error
     if data_root is not None and "root" in config.data:  # embedded data lie nowhere
         config = replace(config, data={**config.data, "root": str(data_root)})
     if overrides:
@@ -332,12 +333,12 @@ def open_run(
     build, where = Builder(trusted, [Path(one).absolute() for one in config_dirs]), choose_device(device)
     with _of_run(folder):
         parts = build_parts(config, build)
-    path = folder / "model.safetensors"
+    path = folder / FILE
     try:
         parts.model.load_state_dict(safetensors.torch.load_file(path))
-    except (SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: damaged, or of another model ({reason}).") from error
+        raise CheckpointError(f"{path}: damaged, unreadable, or of another model ({reason}).") from error
     for module in (parts.model, *parts.priors.values()):
         module.to(where)
     parts.model.eval()

@@ -1,5 +1,6 @@
 """Metrics out: metrics.jsonl (the record of truth), TensorBoard, pictures, and the person at the terminal."""
 
+import contextlib
 import io
 import json
 import logging
@@ -8,7 +9,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -288,23 +289,11 @@ class Recorder:
         if not isinstance(failed.exc_value, OSError) or "AsyncWriter" not in type(failed.thread).__name__:
             self._hook(failed)
 
-    def _harmless(self) -> "_Harmless":
-        return _Harmless(self)
-
-
-class _Harmless:
-    """TensorBoard is for looking: when it fails, that costs one warning, not the run."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        if not isinstance(error, OSError):
-            return False
-        log.warning("TensorBoard's file cannot be written (%s); the run goes on without it.", error)
-        self._recorder._board = None
-        return True
+    @contextlib.contextmanager
+    def _harmless(self) -> Iterator[None]:
+        """TensorBoard is for looking: when it fails, that costs one warning, not the run."""
+        try:
+            yield
+        except OSError as error:
+            log.warning("TensorBoard's file cannot be written (%s); the run goes on without it.", error)
+            self._board = None

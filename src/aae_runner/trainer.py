@@ -21,6 +21,7 @@ from aae_runner.experiment import Experiment, prepare
 from aae_runner.recorder import Recorder
 from aae_runner.resume import Saver, take_up
 from aae_runner.signals import Stop, stop_signals
+from aae_runner.weights import FILE
 from aae_runner.words import counted
 
 log = logging.getLogger("aae_runner")
@@ -140,14 +141,14 @@ def _train(experiment: Experiment, folder: Path, stop: Stop, config_yaml: str) -
     }
     weights = {name: tensor.contiguous() for name, tensor in experiment.model.state_dict().items()}
     content = safetensors.torch.save(weights, metadata={"config": json.dumps(tree(config))})
-    write(folder / "model.safetensors", content)
+    write(folder / FILE, content)
     write(folder / "results.json", json.dumps(results, indent=2).encode())
     return results
 
 
 def _finished(folder: Path, epochs: int) -> dict[str, Any] | None:
     path = folder / "results.json"
-    if not path.is_file():
+    if not (path.is_file() and (folder / FILE).is_file()):
         return None
     try:
         results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

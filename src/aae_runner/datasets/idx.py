@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -98,14 +99,11 @@ class MNIST:
         if self.checksums and (doubt := self._doubt(path, stored, content)):
             raise fail(path, doubt, f"Remove it. {remedy} data.checksums=false takes it as it is.")
         # idx: two zero bytes, type (8: uint8), number of dimensions, then each dimension as a big-endian int
-        dimensions = content[3] if content[:3] == b"\0\0\x08" else 0
-        shape = (
-            tuple(np.frombuffer(content, ">u4", count=dimensions, offset=4).tolist()) if dimensions else ()
-        )
-        if not shape or len(content) != 4 + 4 * dimensions + int(np.prod(shape)):
+        start = 4 + 4 * content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
+        shape = np.frombuffer(content[4:start], ">u4").tolist() if len(content) >= start else []
+        if not shape or len(content) != start + math.prod(shape):
             raise fail(path, "not a complete idx file of bytes", f"Remove it. {remedy}")
-        flat = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
-        return torch.from_numpy(flat.reshape(shape).copy())
+        return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())
 
 
 class FashionMNIST(MNIST):

@@ -19,7 +19,7 @@ from aae_runner.evaluators.snapshot import (
     contingency,
     one_of,
 )
-from aae_runner.model import Model
+from aae_runner.model import Model, categorical
 
 Labels = NDArray[np.int64]
 
@@ -84,7 +84,7 @@ class ClusterError(Evaluator):
 
     def __init__(self, model: Model, priors: Priors, /, *, every: Every, head: str = "label") -> None:
         super().__init__(every)
-        self.head = one_of(model.heads, head, "head")
+        self.head = categorical(model, head, classes=2)
 
     def __call__(self, snapshot: Snapshot) -> Findings:
         """`cluster_error_rate` (the paper's rule), the same by majority and by assignment, NMI, ARI.

@@ -12,9 +12,8 @@ from aae_runner.evaluators.snapshot import (
     Snapshot,
     contingency,
     nearest,
-    one_of,
 )
-from aae_runner.model import Model
+from aae_runner.model import Model, categorical
 
 
 class ErrorRate(Evaluator):
@@ -32,7 +31,7 @@ class ErrorRate(Evaluator):
 
     def __init__(self, model: Model, priors: Priors, /, *, every: Every, head: str = "label") -> None:
         super().__init__(every)
-        self.head = one_of(model.heads, head, "head")
+        self.head = categorical(model, head, classes=2)
 
     def __call__(self, snapshot: Snapshot) -> Findings:
         """`error_rate`, and on the test split `nearest_neighbor_error_rate` and the figure `confusion`."""

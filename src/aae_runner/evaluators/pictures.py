@@ -5,7 +5,6 @@ from typing import Annotated
 
 import torch
 from annotated_types import Ge
-from torch import Tensor
 from torch.nn import functional as F
 
 from aae_runner import losses
@@ -48,18 +47,20 @@ class Reconstructions(Evaluator):
         from aae_runner import figures
 
         total = torch.zeros((), dtype=torch.float64, device=snapshot.data.device)
-        shown: list[Tensor] = []
         offset = 0
         for x, _ in snapshot.images.batches(CHUNK):
             values = {name: value[offset : offset + len(x)] for name, value in snapshot.values.items()}
             decoded = snapshot.model.decode(values)
             total += losses.reconstruction(x, decoded).double() * len(x)
-            shown = shown or [x[: self.count], decoded[: self.count]]
             offset += len(x)
+        decoded = snapshot.model.decode(
+            {name: value[: self.count] for name, value in snapshot.values.items()}
+        )
+        shown = torch.stack([normalize(snapshot.images.x[: self.count]), decoded])
         title = f"Images of the {snapshot.split} split (top) and their reconstructions"
         return {
             "reconstruction_error": float(total) / offset,
-            "reconstructions": figures.pictures(torch.stack(shown), title),
+            "reconstructions": figures.pictures(shown, title),
         }
 
 
@@ -199,7 +200,7 @@ class StyleGrid(Evaluator):
         source = normalize(snapshot.images.x[: self.rows]).unsqueeze(1)
         table = torch.cat([source, decoded], dim=1)
         title = f"Style of the {snapshot.split} image at the left, in every class"
-        named = len(y) == len(snapshot.data.names)  # there may be more clusters than classes
+        named = classes == [*range(len(snapshot.data.names))]  # clusters may be more, or what is left of more
         names = snapshot.data.names if named else [str(k) for k in classes]
         return {"style_grid": figures.pictures(table, title, column_labels=["image", *names])}
 

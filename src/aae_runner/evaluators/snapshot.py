@@ -17,6 +17,7 @@ from aae_runner.data import Data, Images, normalize
 from aae_runner.errors import ConfigError
 from aae_runner.latents import Code, Codes, Gaussian
 from aae_runner.model import Model
+from aae_runner.precision import exact_products
 from aae_runner.priors import Categorical, Prior
 
 if TYPE_CHECKING:  # matplotlib is slow to import, and the first figure is drawn long after the start
@@ -124,13 +125,14 @@ def encoded(model: Model, images: Images) -> Codes:
     """The codes of all images, (N, ...) by head, computed in parts that fit into memory."""
     whole: Codes = {}
     start = 0
-    for x, y in images.batches(CHUNK):
-        for name, code in model.encode(x, y).items():
-            if name not in whole:  # all at once: small pieces kept among large ones would tear memory apart
-                whole[name] = Code(*(part.new_empty(len(images), *part.shape[1:]) for part in code))
-            for part, into in zip(code, whole[name], strict=True):
-                into[start : start + len(x)] = part
-        start += len(x)
+    with torch.no_grad(), exact_products():
+        for x, y in images.batches(CHUNK):
+            for name, code in model.encode(x, y).items():
+                if name not in whole:  # all at once: small pieces among large ones would tear memory apart
+                    whole[name] = Code(*(part.new_empty(len(images), *part.shape[1:]) for part in code))
+                for part, into in zip(code, whole[name], strict=True):
+                    into[start : start + len(x)] = part
+            start += len(x)
     return whole
 
 
