@@ -275,7 +275,7 @@ class Scheduled:
         if self.first >= total_steps:
             raise ConfigError(
                 f"phases.{self.name}: the run ends before it begins. "
-                f"Lower schedule.phases.{self.name}.start, or raise schedule.epochs."
+                f"Lower schedule.phases.{self.name}.start (or .every), or raise schedule.epochs."
             )
 
     def set_step(self, step: int) -> None:
