@@ -26,7 +26,8 @@ TURNED = {
     r"\bdata\.(download|checksums|extra)=\S+": "",                   # digits have no files
     r"(?<!data=images )(?<!data=arrays )\bdata\.root=\S+": "",
     r"\bruns/(mnist|fashion_mnist|svhn)\b": "runs/digits",
-    r"\bexperiment=best_table3_16\b": r"\g<0> heads.label.size=20 schedule.phases.merging.start=0",
+    r"\bexperiment=best_table3_16\b": r"\g<0> heads.label.size=32 "
+    "schedule.phases.merging.start=0 schedule.phases.merging_again.start=0",
     r"\bheads\.label\.size=30 \+": "heads.label.size=20 +",
     r"\bheads\.label\.size=200 \+": "heads.label.size=24 +",
     r"\bmerging\.start=15": "merging.start=0",
