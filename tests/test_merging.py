@@ -197,6 +197,18 @@ def test_the_heads_of_merged_clusters_are_drawn_once_and_repel_no_other() -> Non
     assert drawn == {str(k) for k in left(run)}
 
 
+def test_what_has_merged_merges_again_when_a_second_phase_says_so() -> None:
+    run = trained(
+        "+phase@phases.again=merging", "phases.again.keep=2", "+schedule.phases.again.start=1", steps=[0, 1]
+    )
+    before = left(run)
+    run.step(run.data.steps_per_epoch)
+    after = left(run)
+    assert (len(before), len(after)) == (4, 2)
+    assert set(after) < set(before)
+    assert run.priors["label"].sample(500).any(0).nonzero().flatten().tolist() == after
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -210,6 +222,7 @@ def test_the_heads_of_merged_clusters_are_drawn_once_and_repel_no_other() -> Non
         (["+schedule.phases.merging.start=20"], "the run ends before it begins"),
         (["+schedule.phases.merging.every=2"], "it runs once"),
         (["+schedule.phases.merging.optimizer.lr=1"], "is no update of this phase"),
+        (["+schedule.phases.merging.decay=cosine"], "has no learning rates"),
     ],
 )
 def test_what_cannot_merge_is_refused(overrides: list[str], said: str) -> None:

@@ -250,6 +250,8 @@ def _schedule(
     if phase.once and timing.every > 1:
         raise ConfigError(f"{key}.every={timing.every}: it runs once. Leave `every` out; `start` says when.")
     objectives = phase.objectives()
+    if not objectives and timing.decay is not None:
+        raise ConfigError(f"{key}.decay: this phase has no learning rates. Leave it out.")
     allowed = [*objectives, "optimizer"] if objectives else []
     for given in optimizers:
         if given not in allowed:
