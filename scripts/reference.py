@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 from aae_runner.config import CONF, Config, Facts, Network, Reference, Schedule, Timing, choices
+from aae_runner.evaluators import Evaluator
 from aae_runner.words import allowed
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
@@ -32,7 +33,9 @@ GROUPS = {
     "data set.",
     "prior": "`p(z)`, the prior of the style code. Keys are set as `prior.std=2`.",
     "variant": "What is learned: a yaml that names heads, priors, phases and evaluators.",
-    "schedule": "When and how fast. `schedule.phases` is joined to `phases` by name.",
+    "schedule": "When and how fast. `schedule.phases` is joined to `phases` by name. Another optimizer "
+    "shares what keys it can: `schedule.phases.reconstruction.optimizer._target_=torch.optim.AdamW`; for "
+    "`RMSprop`, which has no `fused`, also `~schedule.phases.reconstruction.optimizer.fused`.",
     "network": "Trunks, discriminators, and the corruption of the input.",
     "head": "From features to `q(z|x)` or `q(y|x)`: `/head@heads.NAME: CHOICE` in a variant.",
     "phase": "What is lowered on each minibatch: `/phase@phases.NAME: CHOICE` in a variant. Any may have an "
@@ -49,9 +52,9 @@ HEAD = """# Configuration reference
 
 Written by `scripts/reference.py` from `conf/` and the annotations of the classes: edit those, not this page.
 
-Any key can be set on the command line by its path: `schedule.epochs=20 prior.std=2 evaluators.samples=null`.
-`aae-run --cfg job` shows all keys of a run. A value that is not allowed ends the program before anything is
-written.
+Any key that `aae-run --cfg job` shows is set on the command line by its path: `schedule.epochs=20 prior.std=2
+evaluators.samples=null`. Others are added with a `+`: `+schedule.phases.reconstruction.every=2`. A value that
+is not allowed ends the program before anything is written.
 """
 
 
@@ -265,6 +268,9 @@ def of_group(name: str) -> list[str]:
     for owner, keys in group.tables.items():
         places = dict.fromkeys(f"`{place}`" for row in keys.values() for place in row.defaults)
         texts += [f"**{owner.__name__}** ({', '.join(places)})", table_of(keys, owner.__name__)]
+        if issubclass(owner, Evaluator):
+            finds = " ".join((inspect.getdoc(owner.__call__) or "").split())
+            texts.append(f"Finds {finds[0].lower()}{finds[1:]}")
     return texts
 
 

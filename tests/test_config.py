@@ -120,6 +120,7 @@ WRONG = {
     "data.label=100": ["data.label ", "Did you mean labels?"],
     "schedule.epochs=-1": ["schedule.epochs=-1", "greater than or equal to 1"],
     "schedule.epochs=abc": ['schedule.epochs="abc"', "integer"],
+    "schedule.phases.classification.every=2": ["To add it: +schedule.phases.classification.every=VALUE"],
     "+shedule.epochs=3": ["shedule", "Did you mean schedule?"],
     "+data.colour=3": ["data.colour"],
     "prior=null": ["prior=null", "gaussian_mixture"],

@@ -59,7 +59,7 @@ class Facts:
     """What every data set states beside how it is read.
 
     Args:
-        shape: channels, height, width.
+        shape: channels (1 or 3), height, width.
         classes: number of classes; any from 2 where there are no labels.
         labels: training images whose label may be used, evenly of each class: a number, or all.
         label_seed: seed that draws them; null: that of the run.

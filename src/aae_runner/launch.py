@@ -206,6 +206,8 @@ def explain(error: HydraException | OmegaConfBaseException | YAMLError) -> str:
         if isinstance(parent, DictConfig):
             allowed = [str(name) for name in parent if name != "hydra"]
             if key not in allowed:
-                return f"{cause.full_key} is not a key of the configuration.{nearest(key, allowed)}"
+                what = f"{cause.full_key} is not a key of the configuration.{nearest(key, allowed)}"
+                open_to_more = str(cause.full_key).startswith("schedule.phases.")
+                return f"{what} To add it: +{cause.full_key}=VALUE." if open_to_more else what
     first = str(error).strip().splitlines()[0].rstrip(".")
     return f"{first}. `aae-run --help` lists what there is."

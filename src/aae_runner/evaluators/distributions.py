@@ -97,7 +97,13 @@ class PriorMatch(Evaluator):
         self.source = Source(model, priors, head, sampled=sampled)
 
     def __call__(self, snapshot: Snapshot) -> Findings:
-        """Each measure and its `..._reference`, see `prior_match`; of samples, as `sampled_...`."""
+        """`coverage`, `mass_error`, `outside`, `sliced_wasserstein`, `squared_mmd`, and each one's reference.
+
+        That is `..._reference`, the value of a fresh sample of the prior. Coverage is the share of cells,
+        equally likely under the prior, that hold a code, mass error the total variation over them (both up to
+        three dimensions), `outside` the share of codes where the prior is less dense than at 99 % of its own
+        samples. Where `sampled`, all are called `sampled_...`.
+        """
         found = prior_match(self.source.codes(snapshot), self.source.prior)
         return {f"{self.source.prefix}{name}": value for name, value in found.items()}
 
