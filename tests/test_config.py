@@ -143,6 +143,8 @@ WRONG = {
     "schedule.phases.regularization.generator.lr=-1": ["schedule.phases.regularization.generator"],
     "+schedule.phases.regularization.generater.lr=1": ["generater", "Did you mean generator?"],
     "+schedule.phases.clasification.every=2": ["clasification", "Did you mean classification?"],
+    "phases.classification.classes=5": ["phases.classification.classes=5", "data.classes=10"],
+    "+schedule.phases.classification.start=inf": ["schedule.phases.classification.start", "less than"],
     "heads.label.size=5": ["phases.classification", "size 10 or more"],
     "phases.classification.head=style": ["phases.classification", "categorical"],
     "data.labels=1": ["data.labels=1 is not allowed", "≥ 2"],

@@ -19,6 +19,7 @@ from torchvision.datasets import FashionMNIST as OfficialFashion
 from aae_runner.config import Facts
 from aae_runner.data import Corruption, Data, Images, Sampler, Splits, derive_seed, labelled_subset
 from aae_runner.datasets import MNIST, SVHN, Digits, FashionMNIST
+from aae_runner.datasets.files import fetch
 from aae_runner.datasets.idx import FASHION_MD5, MNIST_SHA256
 from aae_runner.errors import DataError
 
@@ -186,6 +187,17 @@ def test_missing_idx_files_are_downloaded_and_found_again(
     ours(root=cache, download=True, checksums=False).read()
     again = ours(root=cache, download=False, checksums=False).read()
     assert len(again.train) == 50_000
+
+
+def test_of_two_jobs_that_download_a_file_the_second_leaves_that_of_the_first(tmp_path: Path) -> None:
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / "x").write_bytes(b"sound")
+    (tmp_path / "x").write_bytes(b"spoilt")
+    with served(files_of(tmp_path / "mirror")) as address:
+        for _ in range(2):
+            fetch([f"{address}x"], tmp_path / "x", hashlib.md5(b"sound").hexdigest())
+    assert (tmp_path / "x").read_bytes() == b"sound"
+    assert (tmp_path / "x.damaged").read_bytes() == b"spoilt"
 
 
 @pytest.mark.parametrize("name", ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte"])

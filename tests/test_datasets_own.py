@@ -271,6 +271,7 @@ WRONG_ARRAYS: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], str]] 
     "empty": (lambda a: {k: v[:0] for k, v in a.items()}, "at least one image"),
     "few": (lambda a: {k: v[:9] for k, v in a.items()}, "9 images. At least 10"),
     "labels of another number": (lambda a: {**a, "labels": a["labels"][1:]}, r"labels is int64 .*\(39,\)"),
+    "labels that are no classes": (lambda a: {**a, "labels": a["labels"] + 10**9}, "goes up to 1,000,"),
     "labels that are no integers": (lambda a: {**a, "labels": a["labels"] / 2}, "labels is float64"),
     "pickled objects": (lambda a: {**a, "labels": a["labels"].astype(object)}, "unreadable .*pickle"),
 }  # fmt: skip

@@ -117,6 +117,16 @@ def test_what_an_evaluator_finds_is_a_function_of_the_model_alone_whoever_looks_
     assert {name: numbers[name] for name in alone} == alone
 
 
+def test_codes_that_are_drawn_are_those_of_training_whoever_looks_first() -> None:
+    noisy = "variant=basic", "head@heads.style=universal_approximator", "heads.style.size=2"
+    run = experiment(*noisy, "evaluators.log_likelihood.samples=1000")
+    numbers = run.look("test", None)
+    for names in (["reconstructions"], ["prior_match", "reconstructions"]):
+        snapshot = Snapshot(run.model.eval(), run.priors, run.data, "test")
+        alone = evaluate({name: run.evaluators[name] for name in names}, snapshot, run.config.seed)
+        assert alone["reconstruction_error"] == numbers["reconstruction_error"]
+
+
 def test_an_untrained_classifier_is_wrong_about_nine_times_in_ten() -> None:
     rate = experiment().look("test", None)["error_rate"]
     assert isinstance(rate, float)
@@ -195,6 +205,11 @@ def test_the_style_of_a_supervised_model_carries_no_label_and_that_of_a_basic_on
         accuracies[variant] = [rate for rate in rates if isinstance(rate, float)]
     assert max(accuracies["supervised"]) < 0.4  # chance is 0.25
     assert min(accuracies["basic"]) > 0.8
+
+
+def test_a_representation_of_one_dimension_is_refused_before_anything_is_learned() -> None:
+    with pytest.raises(ConfigError, match="a representation needs a z of 2 dimensions or more"):
+        experiment("variant=dim_reduction_unsupervised", "heads.style.size=1")
 
 
 def test_samples_of_q_have_its_own_deviation_and_are_asked_of_a_gaussian_head_alone() -> None:

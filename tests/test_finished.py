@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from conftest import TINY, Command, Run, Toolbox
+from conftest import TINY, Command, Run, Toolbox, trained
 from matplotlib.image import imread
 
 import aae_runner
@@ -269,6 +269,13 @@ def test_a_class_sets_y_and_the_part_of_a_prior_whose_discriminator_was_told_the
     z = run("label_conditioned").draw(200, label=5)["style"]  # the part at the angle of 180 degrees
     assert float(z[:, 0].max()) < 3
     assert run("semi_supervised").sample(1200).shape == (1200, 1, 8, 8)
+
+
+def test_parts_of_a_prior_that_no_discriminator_was_told_of_are_no_classes(tmp_path: Path) -> None:
+    more = "variant=label_conditioned", "prior.components=12", "schedule.epochs=1", "evaluators={}"
+    trained(tmp_path, *TINY, *more)
+    (folder,) = tmp_path.glob("runs/digits/*/*/seed0")
+    assert aae_runner.open_run(folder).labels == list(range(10))
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,18 @@ def test_how_unlikely_a_merged_cluster_is_is_not_rounded_to_never() -> None:
     torch.testing.assert_close(found[:, 2:4], logits[:, 2:4], rtol=1e-4, atol=1e-4)
 
 
+def test_a_loss_of_the_logits_moves_a_merged_cluster_as_the_sum_of_its_parts() -> None:
+    torch.manual_seed(0)
+    head, features = Head(7, size=5).double(), torch.randn(50, 7, dtype=torch.float64)
+    head.may_merge()
+    head.merge(1, 4)
+    weight = head.get_parameter("linear.weight")
+    (found,) = torch.autograd.grad(head(features, torch.zeros(50)).parameters.softmax(1)[:, 1].sum(), weight)
+    apart = (features @ weight.T + head.get_parameter("linear.bias")).softmax(1)
+    (expected,) = torch.autograd.grad(apart[:, [1, 4]].sum(), weight)
+    torch.testing.assert_close(found, expected)
+
+
 def test_those_merge_that_are_confused_more_than_chance_would_have_it() -> None:
     q = torch.eye(5, dtype=torch.float64).repeat_interleave(torch.tensor([100, 100, 10, 10, 10]), dim=0)
     q[:4, 1] = 1e-6  # large ones: four of a hundred

@@ -236,8 +236,9 @@ def test_every_data_set_is_listed_with_its_first_comment_and_its_place(aae: Tool
 def test_verifying_reads_with_checksums_and_fetching_leaves_alone_what_is_sound(
     aae: Toolbox, mnist_root: Path
 ) -> None:
+    small = "data.checksums=false", "data.shape=[1,1,1]"
     for action in ("verify", "fetch"):
-        status, said = aae("data", action, "mnist", "data.checksums=false", "--root", mnist_root)
+        status, said = aae("data", action, "mnist", *small, "--root", mnist_root)
         assert (status, "mnist: OK, 50,000 training, 10 validation, 20 test images of 1x1x1" in said) == (
             0,
             True,
@@ -246,6 +247,8 @@ def test_verifying_reads_with_checksums_and_fetching_leaves_alone_what_is_sound(
     assert (status, "SHA-256" in said, "`aae data fetch`" in said) == (3, True, True)
     assert aae("data", "verify", "digits")[0] == 0
     assert aae("data", "verify", "svhn", "--root", mnist_root)[0] == 3
+    status, said = aae("data", "verify", "digits", "data.classes=5")
+    assert (status, "data.classes=5 allows 0 to 4" in said) == (3, True)
     for name, remedy in (
         ("digits", "comes with the program"),
         ("images", "Put its files into"),
@@ -272,6 +275,7 @@ def test_verifying_reads_with_checksums_and_fetching_leaves_alone_what_is_sound(
         (("compare", "SUPERVISED", "SUPERVISED"), (2, "15 dimensions; 2 can be drawn")),
         (("encode", "RUN", "nowhere"), (3, "no pictures")),
         (("export", "RUN", "-o", "file/net"), (6, "cannot be written")),
+        (("export", "RUN", "-o", "."), (2, "a name that ends in .pt2")),
         (("export", "RUN", "-o", "net.foo"), (2, "a name that ends in .pt2")),
         (("export", "RUN", "-o", "net.pt2", "--format", "safetensors"), (2, "ends in .safetensors")),
         (("sample", "RUN", "-o", "x.foo"), (2, "x.foo: a name that ends in .png")),

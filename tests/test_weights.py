@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, Command, Run, composed, experiment
+from conftest import TINY, Command, Run, composed, experiment, trained
 
 from aae_runner.config import identity
 from aae_runner.errors import CheckpointError, ConfigError
@@ -50,6 +50,25 @@ def test_labels_of_another_subset_that_the_earlier_run_was_shown_are_told(run: R
     assert "labelled subset" not in same
     assert "Its labelled subset is another, data.labels=100 data.label_seed=0." in other
     assert "labelled subset is another" in str(experiment(weights, "data.train_on=train+valid").start)
+
+
+def test_where_all_labels_are_used_no_seed_makes_them_others(tmp_path: Path) -> None:
+    all_labels = "variant=baseline", "data.labels=all"
+    trained(tmp_path, *TINY, *all_labels, "schedule.epochs=1", "evaluators={}")
+    (earlier,) = tmp_path.glob("runs/digits/baseline/*/seed0")
+    begun = experiment(*all_labels, f"weights={earlier}", "seed=1")
+    assert begun.start is not None
+    assert "labelled subset" not in str(begun.start)
+
+
+def test_clusters_of_a_run_that_merges_none_are_taken_by_one_that_merges_them(run: Run) -> None:
+    merging = "+phase@phases.merging=merging", "phases.merging.keep=5"
+    begun = experiment("variant=clustering", *merging, f"weights={run('clustering').folder}")
+    given = run("clustering").model.state_dict()
+    for name, tensor in begun.model.state_dict().items():
+        assert name == "heads.label.members" or torch.equal(tensor, given[name]), name
+    begun.step(0)
+    assert len(begun.model.classes("label")) == 5
 
 
 def test_where_all_heads_are_the_earlier_runs_so_is_the_decoder(run: Run) -> None:

@@ -44,8 +44,11 @@ def read(name: str, node: Component, build: Builder, *, download: bool) -> str:
     elif download:
         where = f"Put its files into {node['root']}." if "root" in node else "It comes with the program."
         raise ConfigError(f"{name}: nothing of it can be fetched. {where}")
-    _, source = part(Facts, node, "data")
+    from aae_runner.data import compare
+
+    facts, source = part(Facts, node, "data")
     splits = build(source, "data").read()
+    compare(splits, facts)
     shape = "x".join(map(str, splits.train.x.shape[1:]))
     counts = f"{len(splits.train):,} training, {len(splits.valid):,} validation, {len(splits.test):,} test"
     return f"{name}: OK, {counts} images of {shape}" + (f" ({splits.note})." if splits.note else ".")

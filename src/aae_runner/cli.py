@@ -136,9 +136,17 @@ def job(composed: DictConfig) -> float | None:
                 outcome.status = 0
             return outcome.objective
         known.status = 1  # of the sweep
+        _let_go(error)
         raise known from error
     finally:
         outcome.append_to(folder)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Hydra keeps each job's error until the sweep ends: without what its frames hold, model and images."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ if error.__cause__ is not error else None
 
 
 def _bad_choice(error: BaseException, folder: Path) -> bool:

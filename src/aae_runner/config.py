@@ -8,12 +8,13 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Len
+from annotated_types import Ge, Gt, Len, Lt
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
@@ -95,7 +96,7 @@ class Timing:
     """
 
     every: Annotated[int, Ge(1)] = 1
-    start: Annotated[float, Ge(0)] = 0.0
+    start: Annotated[float, Ge(0), Lt(math.inf)] = 0.0
     decay: Decay = None
 
 

@@ -186,7 +186,7 @@ class Data:
         corrupt: Callable[[Tensor], Tensor],
         device: torch.device,
     ) -> None:
-        _compare(splits, facts)
+        compare(splits, facts)
         train, note = splits.train, splits.note
         if facts.train_on == "train+valid":
             train = Images(torch.cat([train.x, splits.valid.x]), torch.cat([train.y, splits.valid.y]))
@@ -254,7 +254,12 @@ def _fingerprint(splits: Splits) -> str:
     return digest.hexdigest()
 
 
-def _compare(splits: Splits, facts: Facts) -> None:
+def compare(splits: Splits, facts: Facts) -> None:
+    """Compares what was read with what the config states.
+
+    Raises:
+        DataError: they differ, or a split is too small.
+    """
     if len(splits.names) not in (0, facts.classes):
         raise DataError(
             f"data: there are {len(splits.names)} classes, but data.classes={facts.classes} is stated. "

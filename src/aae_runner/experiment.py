@@ -102,11 +102,6 @@ class Experiment:
             self.model.calibrate(images.batches(1000))
             self.model.eval()
             snapshot = Snapshot(self.model, self.priors, self.data, split)
-            for name, value in snapshot.values.items():
-                if not value.isfinite().all():
-                    raise NumericalError(
-                        f"codes of the head {name} are not finite. Lower the learning rates."
-                    )
             findings = evaluate(due, snapshot, self.config.seed)
             if epoch is None:
                 findings["codes"] = snapshot.projection()
@@ -164,9 +159,14 @@ def evaluate(evaluators: Mapping[str, Evaluator], snapshot: Snapshot, seed: int)
 
     Raises:
         ConfigError: two of them find something of the same name.
+        NumericalError: codes are not finite.
     """
     findings: Findings = {}
     with torch.no_grad(), exact_products():
+        torch.manual_seed(derive_seed("codes", seed))
+        for name, value in snapshot.values.items():
+            if not value.isfinite().all():
+                raise NumericalError(f"codes of the head {name} are not finite. Lower the learning rates.")
         for key, evaluator in evaluators.items():
             torch.manual_seed(derive_seed("evaluation", seed, key))
             for name, found in evaluator(snapshot).items():
@@ -218,7 +218,7 @@ def prepare(config: Config, build: Builder, *, begun: bool = False) -> Experimen
     name = choose_engine(config.engine, device, [update for phase in tried for update in phase.updates])
     engine = Engine(name, device, cast)
     data = read_data(config, build, parts.corrupt, device)
-    for module in (parts.model, *parts.priors.values(), *parts.phases.values()):
+    for module in (parts.model, parts.corrupt, *parts.priors.values(), *parts.phases.values()):
         module.to(device)
     phases = [
         _schedule(config, build, name, phase, engine=engine, steps_per_epoch=data.steps_per_epoch)

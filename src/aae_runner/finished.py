@@ -229,13 +229,13 @@ class Finished:
     @property
     def _told(self) -> dict[str, list[int]]:
         """Priors that mean something by a label, with those that they know."""
-        conditioned = any(getattr(phase, "condition", None) for phase in self.parts.phases.values())
+        known = [k for phase in self.parts.phases.values() if (k := getattr(phase, "condition", None))]
         told = {}
         for name, prior in self.priors.items():
             if isinstance(prior, CategoricalPrior):
                 told[name] = self.model.classes(name)
-            elif prior.parts is not None and conditioned:
-                told[name] = list(range(prior.parts))
+            elif prior.parts is not None and known:
+                told[name] = list(range(min(prior.parts, *known)))
         return told
 
     def _codes(self, x: Tensor) -> list[Codes]:
@@ -339,7 +339,7 @@ def open_run(
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path}: damaged, unreadable, or of another model ({reason}).") from error
-    for module in (parts.model, *parts.priors.values()):
+    for module in (parts.model, parts.corrupt, *parts.priors.values()):
         module.to(where)
     parts.model.eval()
     return Finished(folder, config, results, parts, build, where)

@@ -185,7 +185,9 @@ class Categorical(nn.Module):
         if self.members is not None:
             y = y @ self.members.to(y.dtype)
             sums = logits.double().softmax(1) @ self.members.double()  # which goes down to e^-745
-            logits = sums.log().clamp_min(NEVER).to(logits.dtype)
+            gone = sums == 0  # log's slope is infinite there, and infinite times 0 is no number
+            exact = sums.masked_fill(gone, 1).log().masked_fill(gone, NEVER)
+            logits = exact.clamp_min(NEVER).to(logits.dtype)
         return Code(value=y, parameters=logits)
 
 

@@ -75,8 +75,10 @@ def _compare_classes(classes: int, model: Model, phases: Mapping[str, Phase]) ->
             raise ConfigError(
                 f"phases.{name}.condition={phase.condition}: labels have data.classes={classes} classes."
             )
-        if (
-            isinstance(phase, Classification)
-            and getattr(model.heads[phase.head], "members", None) is not None
-        ):
-            raise ConfigError(f"phases.{name}: what it teaches would merge. Set phases.{name}=null.")
+        if isinstance(phase, Classification):
+            if phase.classes != classes:
+                raise ConfigError(
+                    f"phases.{name}.classes={phase.classes}: labels have data.classes={classes} classes."
+                )
+            if getattr(model.heads[phase.head], "members", None) is not None:
+                raise ConfigError(f"phases.{name}: what it teaches would merge. Set phases.{name}=null.")

@@ -169,7 +169,7 @@ class Classification(Phase):
         classes: Annotated[int, Ge(2)],
     ) -> None:
         super().__init__(model, "labelled")
-        self.head = categorical(model, head, classes)
+        self.head, self.classes = categorical(model, head, classes), classes
 
     def objectives(self) -> dict[str, Objective]:
         """One update, of the encoder's trunk and the label head."""

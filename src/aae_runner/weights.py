@@ -69,6 +69,9 @@ def start_with(model: Model, config: Config) -> Start:
     except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
         raise CheckpointError(f"weights={config.weights}: {path} is damaged ({error}).") from error
     own = model.state_dict()
+    for key in own:
+        if key.endswith(".members"):  # in a run that merges nothing each cluster is itself, as here still
+            given.setdefault(key, own[key])
     heads, rest = [f"heads.{name}" for name in model.heads], ["join", "decoder"]
     encoder, heads, rest = (
         [part for part in some if _shapes(own, part)] for some in (["encoder"], heads, rest)
@@ -99,6 +102,7 @@ def _shapes(tensors: Mapping[str, Tensor], part: str) -> dict[str, Size]:
 def _labelled(data: Mapping[str, Any], seed: int) -> str:
     """Which labels a run may use, as one would set it."""
     own = data["label_seed"]
-    subset = f"data.labels={data['labels']} data.label_seed={seed if own is None else own}"
+    drawn = "" if data["labels"] == "all" else f" data.label_seed={seed if own is None else own}"
+    subset = f"data.labels={data['labels']}{drawn}"
     train_on = data.get("train_on", "train")
     return subset if train_on == "train" else f"{subset} data.train_on={train_on}"

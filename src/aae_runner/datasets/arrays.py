@@ -46,6 +46,9 @@ class Arrays:
                 remedy = "Save labels with both, or with neither."
                 raise fail(bare, f"no array {self.y}, though {other.name} has one", remedy)
         largest = max(int(part.y.max()) for part in (train, test) if part)
+        if largest >= (n := len(train)):
+            problem = f"{self.y} goes up to {largest:,}, with {n:,} training images"
+            raise fail(path, problem, "Allowed: integers from 0 to classes - 1.")
         return own_splits(train, test, [str(k) for k in range(largest + 1)], path)
 
     def _npz(self, path: Path) -> tuple[Images, bool]:

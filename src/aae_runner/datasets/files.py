@@ -68,7 +68,7 @@ def fetch(urls: Sequence[str], path: Path, md5: str) -> None:
         DataError: none of the places gives it whole.
         DiskError: it cannot be written.
     """
-    from torchvision.datasets.utils import download_url
+    from torchvision.datasets.utils import check_integrity, download_url
 
     problems = []
     folder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -82,6 +82,8 @@ def fetch(urls: Sequence[str], path: Path, md5: str) -> None:
         for url in urls:
             try:
                 download_url(url, str(folder), path.name, md5)
+                if check_integrity(str(path), md5):  # another job was faster
+                    return
                 if path.exists():
                     path.replace(path.with_name(f"{path.name}.damaged"))
                 (folder / path.name).replace(path)

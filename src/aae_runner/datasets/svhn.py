@@ -86,8 +86,11 @@ class SVHN:
         if not path.is_file():
             raise fail(path, "no such file", remedy)
         if self.checksums:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "md5").hexdigest()
+            try:
+                with path.open("rb") as file:
+                    found = hashlib.file_digest(file, "md5").hexdigest()
+            except OSError as error:
+                raise fail(path, f"unreadable ({error.strerror})", remedy) from error
             if found != MD5[path.name]:
                 problem = f"its content has MD5 {found}, expected {MD5[path.name]}"
                 raise fail(path, problem, f"Remove it. {remedy} data.checksums=false takes a part of SVHN.")

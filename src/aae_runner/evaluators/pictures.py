@@ -252,6 +252,8 @@ class Representation(Evaluator):
         super().__init__(every)
         if not isinstance(model.join, ClusterHeads):
             raise ConfigError("a representation needs a join with heads: aae_runner.latents.ClusterHeads.")
+        if model.join.size < 2:
+            raise ConfigError("a representation needs a z of 2 dimensions or more.")
         self.join = model.join
 
     def __call__(self, snapshot: Snapshot) -> Findings:

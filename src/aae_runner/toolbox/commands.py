@@ -164,7 +164,7 @@ def encode(arguments: Namespace) -> None:
 def export(arguments: Namespace) -> None:
     """Weights or programs."""
     output, ending = arguments.output, FORMATS[arguments.format]
-    if output.suffix not in ("", ending):
+    if not output.name or output.suffix not in ("", ending):
         raise ConfigError(
             f"-o {output}: --format {arguments.format} writes {ending} files. Allowed: a name that ends in "
             f"{ending}, or one without an ending, to which it is added."
