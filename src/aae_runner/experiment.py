@@ -163,7 +163,7 @@ def evaluate(evaluators: Mapping[str, Evaluator], snapshot: Snapshot, seed: int)
     """
     findings: Findings = {}
     with torch.no_grad(), exact_products():
-        torch.manual_seed(derive_seed("codes", seed))
+        torch.manual_seed(derive_seed("codes", seed))  # not that of whoever asks for them first
         for name, value in snapshot.values.items():
             if not value.isfinite().all():
                 raise NumericalError(f"codes of the head {name} are not finite. Lower the learning rates.")
