@@ -185,7 +185,7 @@ WRONG_FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda root: (root / "train" / "red" / "99.png").symlink_to("nowhere"),
         r"99\.png: cannot be read",
     ),
-    "too few": (lambda root: keep(3, *(root / "train").iterdir()), r"train: 9 images\. At least 10"),
+    "too few": (lambda root: keep(6, *(root / "train").iterdir()), r"train: 18 images\. At least 20"),
 }  # fmt: skip
 
 
@@ -269,7 +269,7 @@ WRONG_ARRAYS: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], str]] 
     "no channels": (lambda a: {**a, "images": a["images"][:, 0]}, r"shape \(40, 4, 5\)\. Allowed: \(N"),
     "no images": (lambda a: {"pixels": a["images"]}, r"no array images .*\(pixels\)\. data\.x=NAME"),
     "empty": (lambda a: {k: v[:0] for k, v in a.items()}, "at least one image"),
-    "few": (lambda a: {k: v[:9] for k, v in a.items()}, "9 images. At least 10"),
+    "few": (lambda a: {k: v[:19] for k, v in a.items()}, "19 images. At least 20"),
     "labels of another number": (lambda a: {**a, "labels": a["labels"][1:]}, r"labels is int64 .*\(39,\)"),
     "labels that are no classes": (lambda a: {**a, "labels": a["labels"] + 10**9}, "goes up to 1,000,"),
     "labels that are no integers": (lambda a: {**a, "labels": a["labels"] / 2}, "labels is float64"),

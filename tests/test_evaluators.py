@@ -90,12 +90,19 @@ class Numbers(Evaluator):
         return {"whole": 3, "narrow": np.float32(0.5), "held": torch.tensor(2.0)}  # type: ignore[dict-item]
 
 
-def test_an_evaluator_may_return_numbers_of_any_kind_and_no_two_the_same_name() -> None:
+def test_an_evaluator_may_return_numbers_of_any_kind_and_a_second_one_gets_its_key_before_its_names() -> None:
     run = experiment()
     snapshot = Snapshot(run.model, run.priors, run.data, "valid")
-    assert evaluate({"one": Numbers(1)}, snapshot, 0) == {"whole": 3.0, "narrow": 0.5, "held": 2.0}
-    with pytest.raises(ConfigError, match="two evaluators find whole"):
-        evaluate({"one": Numbers(1), "other": Numbers(1)}, snapshot, 0)
+    found = {"whole": 3.0, "narrow": 0.5, "held": 2.0}
+    assert evaluate({"one": Numbers(1)}, snapshot, 0) == found
+    both = evaluate({"one": Numbers(1), "other": Numbers(1)}, snapshot, 0)
+    assert both == found | {f"other_{name}": value for name, value in found.items()}
+
+
+def test_of_pictures_too_large_for_the_projector_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aae_runner.evaluators.snapshot.AT_ONCE", 10)  # values; a digit has 64
+    run = experiment()
+    assert len(Snapshot(run.model, run.priors, run.data, "valid").projection().pictures) == 1
 
 
 def test_codes_that_are_not_finite_are_told_before_anything_is_drawn_of_them() -> None:

@@ -45,6 +45,8 @@ def test_the_prior_of_merged_clusters_is_the_sum_of_theirs() -> None:
     frequencies = prior.sample(40_000).mean(0)
     # a frequency's standard deviation is (p (1 - p) / n)^(1/2), at most 0.0025
     torch.testing.assert_close(frequencies, torch.tensor([0.6, 0, 0.2, 0.2, 0]), atol=0.01, rtol=0)
+    clusters = prior.sample(5, torch.arange(5)).argmax(1)  # what each has become
+    assert clusters.tolist() == [0, 0, 2, 3, 0]
 
 
 def test_a_merged_cluster_is_as_likely_as_its_parts_together() -> None:

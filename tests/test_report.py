@@ -91,6 +91,16 @@ def test_the_report_gives_mean_and_deviation_over_seeds_of_one_length_beside_the
     assert "digits/basic/0123456789" in said
 
 
+def test_a_metric_that_only_a_later_seed_has_is_shown_and_so_is_the_papers_number(tmp_path: Path) -> None:
+    folder = tmp_path / "digits" / "basic" / "0123456789"
+    finished(folder / "seed0", config={"reference": None})
+    finished(folder / "seed1", **{"test/clusters": 9.0})
+    ((series,), _) = read_series([tmp_path])
+    found = {row.metric: row for row in rows([series])}
+    assert (found["test/clusters"].seeds, found["test/clusters"].mean) == (1, 9.0)
+    assert (found["test/error_rate"].seeds, found["test/error_rate"].source) == (2, "Table 2")
+
+
 SWEEP: dict[str, dict[str, Any]] = {
     "basic/1": {"data": {"labels": 50}, "prior": 1, "evaluators": {"a": {"every": 1}}},
     "basic/2": {"data": {"labels": 100}, "prior": 2, "evaluators": {"a": {"every": 2}}},

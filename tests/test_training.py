@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from aae_runner import checkpoint
+from aae_runner.series import read_series
 
 SHORT = (*TINY, "schedule.epochs=2", "evaluators.error_rate.every=1", "logging.every=5")
 
@@ -151,6 +152,25 @@ def test_more_epochs_continue_the_same_run(finished: Path, command: Command) -> 
     command(*SHORT, "schedule.epochs=3")
     assert json.loads((finished / "results.json").read_text())["epochs"] == 3
     assert [row["step"] for row in rows(finished)] == [5, 10, 10, 15, 20, 20, 25, 30, 30, 30]
+
+
+def test_a_run_whose_rates_fell_over_fewer_epochs_before_is_told_from_one_that_had_all_from_the_first(
+    finished: Path, command: Command
+) -> None:
+    command(*SHORT, "schedule.epochs=3")
+    command(*SHORT, "schedule.epochs=3", "seed=1")
+    continued, fresh = read_series([finished.parent])[0]
+    assert (continued.runs[0].seed, continued.runs[0].lengths, fresh.runs[0].lengths) == (0, (2,), ())
+    assert "its rates had fallen over 2 epochs before" in continued.runs[0].note
+    command(*SHORT, "schedule.epochs=4")
+    assert json.loads((finished / "results.json").read_text())["lengths"] == [2, 3]
+    constant = *SHORT, "schedule.decay=null"
+    command(*constant)
+    command(*constant, "schedule.epochs=3")
+    ((one,), _) = read_series(
+        [*{path.parent for path in finished.parents[1].glob("*/*")} - {finished.parent}]
+    )
+    assert (one.runs[0].epochs, one.runs[0].lengths) == (3, ())
 
 
 def test_a_finished_run_that_lost_its_weights_is_concluded_again(finished: Path, command: Command) -> None:

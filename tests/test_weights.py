@@ -10,6 +10,7 @@ from conftest import TINY, Command, Run, composed, experiment, trained
 
 from aae_runner.config import identity
 from aae_runner.errors import CheckpointError, ConfigError
+from aae_runner.series import read_series
 
 PLANE = "variant=dim_reduction_unsupervised", "heads.label.size=16"
 
@@ -47,9 +48,26 @@ def test_of_several_seeds_runs_that_of_the_same_seed_is_taken_and_both_have_one_
 def test_labels_of_another_subset_that_the_earlier_run_was_shown_are_told(run: Run) -> None:
     weights = f"weights={run('semi_supervised').folder}"
     same, other = (str(experiment(weights, f"seed={seed}").start) for seed in (0, 1))
-    assert "labelled subset" not in same
-    assert "Its labelled subset is another, data.labels=100 data.label_seed=0." in other
-    assert "labelled subset is another" in str(experiment(weights, "data.train_on=train+valid").start)
+    assert "other labels" not in same
+    assert "It has learned from other labels too: data.labels=100 data.label_seed=0." in other
+    assert "other labels" in str(experiment(weights, "data.train_on=train+valid").start)
+
+
+def test_labels_that_a_run_before_the_earlier_one_was_shown_are_told_and_reported(tmp_path: Path) -> None:
+    def run(name: str, *keys: str) -> Path:
+        trained(tmp_path, *TINY, "schedule.epochs=1", "evaluators={}", f"runs={name}", *keys)
+        (folder,) = (tmp_path / name).rglob("seed0")
+        return folder
+
+    first = run("first", "data.label_seed=7")
+    second = run("second", f"weights={first}")
+    third = run("third", f"weights={second}")
+    ((series,), _) = read_series([third])
+    told = "started with weights that have learned from data.labels=100 data.label_seed=7"
+    assert series.runs[0].note == told
+    fourth = experiment(f"weights={third}", "data.label_seed=7").start
+    assert fourth is not None
+    assert fourth.labels == "data.labels=100 data.label_seed=0"
 
 
 def test_where_all_labels_are_used_no_seed_makes_them_others(tmp_path: Path) -> None:
@@ -58,7 +76,7 @@ def test_where_all_labels_are_used_no_seed_makes_them_others(tmp_path: Path) -> 
     (earlier,) = tmp_path.glob("runs/digits/baseline/*/seed0")
     begun = experiment(*all_labels, f"weights={earlier}", "seed=1")
     assert begun.start is not None
-    assert "labelled subset" not in str(begun.start)
+    assert begun.start.labels == ""
 
 
 def test_clusters_of_a_run_that_merges_none_are_taken_by_one_that_merges_them(run: Run) -> None:
@@ -81,6 +99,19 @@ def test_where_all_heads_are_the_earlier_runs_so_is_the_decoder(run: Run) -> Non
     assert "; heads.style, heads.label, decoder drawn anew." in str(
         experiment("variant=clustering", f"weights={run('clustering').folder}", *other).start
     )
+
+
+def test_a_fixed_scale_of_cluster_heads_is_that_of_the_config_whatever_the_earlier_runs_was(
+    tmp_path: Path,
+) -> None:
+    ten = "variant=dim_reduction", "heads.style.size=10", "phases.head_distance=null"
+    trained(tmp_path, *TINY, *ten, "schedule.epochs=1", "evaluators={}", "join.scale=10")
+    (earlier,) = tmp_path.glob("runs/digits/dim_reduction/*/seed0")
+    for scale, anew in ((3, ["join", "decoder"]), (10, [])):
+        begun = experiment(*ten, f"join.scale={scale}", f"weights={earlier}")
+        assert begun.start is not None
+        assert begun.start.anew == anew
+        assert begun.model.state_dict()["join.heads"].equal(scale * torch.eye(10))
 
 
 def test_training_goes_on_from_what_the_earlier_run_had_learned_and_is_resumed_without_it(

@@ -48,11 +48,12 @@ def compare(runs: Sequence[Finished], names: Sequence[str], *, sampled: bool) ->
 
 
 def agreement(runs: Sequence[Finished]) -> list[float]:
-    """How far each run's clusters of the validation images are those of the others, from 0 to 1.
+    """How far each run's clusters of the validation images are those of the others, up to 1.
 
-    The mean, over the other runs, of the normalized mutual information of two clusterings: 1 where one is
-    the other under other names, 0 where they know nothing of one another. Labels are not needed. What a run
-    gets right others get right too, and each errs in its own way: the highest is likely to be a good one.
+    The mean, over the other runs, of the adjusted mutual information of two clusterings: 1 where one is the
+    other under other names, about 0 where they know nothing of one another, of however many clusters they
+    are. Labels are not needed. What a run gets right others get right too, and each errs in its own way: the
+    highest is likely to be a good one.
 
     Args:
         runs: two or more, of any numbers of clusters.
@@ -60,7 +61,7 @@ def agreement(runs: Sequence[Finished]) -> list[float]:
     Raises:
         ConfigError: the runs are of different data, or one has no q(y|x).
     """
-    from sklearn.metrics import normalized_mutual_info_score
+    from sklearn.metrics import adjusted_mutual_info_score
 
     for run in runs:
         if run.results["data"]["fingerprint"] != runs[0].results["data"]["fingerprint"]:
@@ -71,6 +72,6 @@ def agreement(runs: Sequence[Finished]) -> list[float]:
     images = runs[0].data.valid  # of all: read once
     found = [torch.cat([run.classify(x) for x, _ in images.batches(1000)]) for run in runs]
     return [
-        statistics.fmean(normalized_mutual_info_score(one, other) for other in found if other is not one)
+        statistics.fmean(adjusted_mutual_info_score(one, other) for other in found if other is not one)
         for one in found
     ]

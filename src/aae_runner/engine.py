@@ -256,6 +256,8 @@ class Scheduled:
     every: int
     start: int
     """The step from which it runs."""
+    stretches: bool
+    """Whether its rates depend on how long the run is to be."""
 
     @property
     def first(self) -> int:

@@ -157,8 +157,9 @@ class Experiment:
 def evaluate(evaluators: Mapping[str, Evaluator], snapshot: Snapshot, seed: int) -> Findings:
     """What evaluators find of a model, each as a function of its name and the run's seed alone.
 
+    What has the name of something that one before it found gets that of its own entry as well: KEY_NAME.
+
     Raises:
-        ConfigError: two of them find something of the same name.
         NumericalError: codes are not finite.
     """
     findings: Findings = {}
@@ -170,10 +171,9 @@ def evaluate(evaluators: Mapping[str, Evaluator], snapshot: Snapshot, seed: int)
         for key, evaluator in evaluators.items():
             torch.manual_seed(derive_seed("evaluation", seed, key))
             for name, found in evaluator(snapshot).items():
-                if name in findings:
-                    raise ConfigError(f"two evaluators find {name}. Leave one out: evaluators.NAME=null.")
+                tag = f"{key}_{name}" if name in findings else name
                 # any kind of number: an evaluator of the user's own returns what it has
-                findings[name] = float(found) if isinstance(found, Real | Tensor) else found
+                findings[tag] = float(found) if isinstance(found, Real | Tensor) else found
     return findings
 
 
@@ -205,8 +205,8 @@ def prepare(config: Config, build: Builder, *, begun: bool = False) -> Experimen
     device = choose_device(config.device)
     use_own_cores()
     give_back_memory()
+    torch.set_flush_denormal(True)  # they slow a CPU down and mean nothing; of threads that are yet to start
     precision, error = choose_precision(config.precision, device)
-    torch.set_flush_denormal(True)  # they slow a CPU down and mean nothing here
     parts = build_parts(config, build)
     start = start_with(parts.model, config) if config.weights is not None and not begun else None
     cast = autocast(config.autocast, device)
@@ -274,7 +274,8 @@ def _schedule(
         graphed = engine.name != "eager"
         updates.append(Update(f"{name}/{update}", objective, make, factor, graphed=graphed))
     start = round(timing.start * steps_per_epoch)
-    return Scheduled(name, phase, engine(phase.codes), updates, timing.every, start)
+    stretches = bool(updates) and decay in ("linear", "cosine")
+    return Scheduled(name, phase, engine(phase.codes), updates, timing.every, start, stretches)
 
 
 def decay_factor(decay: Decay, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:

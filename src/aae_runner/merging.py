@@ -14,6 +14,7 @@ from aae_runner.errors import ConfigError
 from aae_runner.latents import Categorical
 from aae_runner.model import Model, categorical
 from aae_runner.phases import MakeDiscriminator
+from aae_runner.precision import exact_products
 from aae_runner.priors import Categorical as CategoricalPrior
 from aae_runner.priors import Prior
 
@@ -70,7 +71,8 @@ class Merging(Phase):
         clusters, images = self.model.classes(self.head), first(LOOKED_AT)
         seen = ((self.model.encoder(x), y) for x, y in images.batches(1000))
         likely = (self._label(*one).parameters.double().softmax(1)[:, clusters] for one in seen)
-        both = sum((q.T @ q for q in likely), torch.zeros(())) / len(images)
+        with exact_products():  # what merges stays so
+            both = sum((q.T @ q for q in likely), torch.zeros(())) / len(images)
         for one, other in merges(both.cpu(), self.keep):
             self._label.merge(clusters[one], clusters[other])
         log.info("%d clusters became %d.", len(clusters), len(self.model.classes(self.head)))

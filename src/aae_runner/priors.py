@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from aae_runner.errors import ConfigError
 
-PLACES = 2000
-"""Along the Swiss roll, whose density is an equal mixture of Gaussians there."""
+PLACES = 2000, 100_000
+"""Along the Swiss roll, whose density is an equal mixture of Gaussians there: the fewest, the most."""
 
 
 class Prior(nn.Module, ABC):
@@ -205,6 +205,9 @@ class SwissRoll(Prior):
         turns: windings; the roll ends at the radius 2π turns.
         segments: number of labels.
         std: of the noise, in each dimension.
+
+    Raises:
+        ConfigError: the roll is too long for its width.
     """
 
     def __init__(
@@ -218,6 +221,14 @@ class SwissRoll(Prior):
     ) -> None:
         super().__init__(2, parts=segments)
         self.turns, self.segments, self.std = turns, segments, std
+        length, (fewest, most) = 2 * (math.pi * turns) ** 2, PLACES
+        self.places = segments * math.ceil(max(fewest, 2 * length / std) / segments)
+        """Two per std of the roll's length or more, as many in each segment."""
+        if self.places > most:
+            raise ConfigError(
+                f"turns={turns}, segments={segments} and std={std}: so long and narrow a roll has no density "
+                f"here, an integral over {self.places:,} places. Raise std, or lower the others."
+            )
 
     def point(self, u: Tensor) -> Tensor:
         """The points (n, 2) of the roll without noise at the places u (n,) in [0, 1]."""
@@ -233,18 +244,18 @@ class SwissRoll(Prior):
         return self.point(u) + self.std * torch.randn(n, 2, device=device)
 
     def log_density(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """See `Prior.log_density`; the integral over u becomes a mean over `PLACES` places."""
-        u = (torch.arange(PLACES, device=z.device) + 0.5) / PLACES
+        """See `Prior.log_density`; the integral over u becomes a mean over `places`."""
+        u = (torch.arange(self.places, device=z.device) + 0.5) / self.places
         # by differences: lengths and products would lose digits
         distances = torch.cdist(
             z, self.point(u).to(z), compute_mode="donot_use_mm_for_euclid_dist"
-        )  # (N, PLACES)
+        )  # (N, places)
         exponents = -0.5 * (distances / self.std).square()
         parts = 1
         if labels is not None:
             segment, parts = (u * self.segments).long(), self.segments
             exponents = exponents.masked_fill(segment != labels.unsqueeze(1), -math.inf)
-        return exponents.logsumexp(1) - math.log(PLACES / parts * 2 * math.pi * self.std**2)
+        return exponents.logsumexp(1) - math.log(self.places / parts * 2 * math.pi * self.std**2)
 
     def manifold(self, rows: int, columns: int) -> dict[str, Tensor]:
         """See `Prior.manifold`: one walk along the roll, row by row."""
@@ -274,10 +285,9 @@ class Categorical(Prior):
         self._members = members
 
     def sample(self, n: int, labels: Tensor | None = None) -> Tensor:
-        """See `Prior.sample`; labels lie in 0 .. size - 1."""
-        if labels is not None:
-            return self.corners[labels]
-        k, members = torch.randint(self.dimension, (n,), device=self.origin.device), self._members()
+        """See `Prior.sample`; labels lie in 0 .. size - 1; of merged ones that of their cluster."""
+        k = torch.randint(self.dimension, (n,), device=self.origin.device) if labels is None else labels
+        members = self._members()
         return self.corners[k] if members is None else members[k].to(self.corners.dtype)
 
 

@@ -17,7 +17,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from aae_runner.series import Series, plain
+from aae_runner.series import Series, note, plain
 from aae_runner.summary import Row, is_share, rows
 from aae_runner.words import counted
 
@@ -80,8 +80,8 @@ def closing_table(results: Mapping[str, Any], folder: Path) -> Group:
         if tag.startswith("test/") and not tag.endswith("_reference"):
             table.add_row(_NAMES.get(tag, tag), readable(tag, results[tag]), _beside(tag, results))
     lines = [f"pictures:    {folder / 'figures'}", f"TensorBoard: tensorboard --logdir {folder}"]
-    if note := results["data"]["note"]:
-        lines.insert(0, f"Data: {note}.")
+    if told := note(results):
+        lines.insert(0, f"Note: {told}.")
     return Group(table, *(Text(line, overflow="fold") for line in lines))
 
 

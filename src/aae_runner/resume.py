@@ -29,6 +29,9 @@ class Saver:
         folder: of the checkpoints.
         saved: the state that the run was resumed from.
         start: whose weights the run started with, if it did not draw them.
+
+    Attributes:
+        lengths: in epochs, that the run was to have before, where its rates fell by them.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Saver:
         self._last = self._start = time.monotonic()
         self._before: float = saved["seconds"] if saved else 0.0
         self._costs: list[float] = []
+        self.lengths = _lengths(experiment, saved) if saved else []
 
     @property
     def seconds(self) -> float:
@@ -82,6 +86,8 @@ class Saver:
             "arithmetic": arithmetic(experiment.data.device, experiment.engine.name),
             "threads": torch.get_num_threads(),
             "start": self._begin,
+            "epochs": experiment.config.schedule.epochs,
+            "lengths": self.lengths,
             "record": record,
             "looked": looked,
             "seconds": self.seconds,
@@ -89,6 +95,13 @@ class Saver:
         checkpoint.save(self._folder, step, state)
         self._last = time.monotonic()
         self._costs.append(self._last - began)
+
+
+def _lengths(experiment: Experiment, saved: Mapping[str, Any]) -> list[int]:
+    lengths = [*saved.get("lengths", [])]  # a state of an earlier version has none
+    before, now = saved.get("epochs"), experiment.config.schedule.epochs
+    falling = any(phase.stretches for phase in experiment.phases)
+    return [*lengths, before] if before not in (None, now) and falling else lengths
 
 
 def take_up(experiment: Experiment, folder: Path) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ UNTOLD = {*CONSTANT_KEYS, "prior"}
 BEGUN = ".hydra", "run.log", "checkpoints"
 """What a run leaves in its folder before it is finished."""
 
-Group = tuple[str, str, int]
-"""What the runs of a series share: identity, fingerprint of the data, epochs."""
+Group = tuple[str, str, int, tuple[int, ...]]
+"""What the runs of a series share: identity, fingerprint of the data, epochs, lengths before that."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Run:
     experiment: str | None
     """NAME, where it was started with experiment=NAME."""
     epochs: int
+    lengths: tuple[int, ...]
+    """In epochs, that it was to have before it was continued, where its rates fell by them."""
     metrics: dict[str, float]
     """The final ones by tag; rates are fractions."""
     reference: Reference | None
@@ -44,7 +46,7 @@ class Run:
     environment: dict[str, Any]
     seconds: float
     note: str
-    """What is to be known of its data."""
+    """See `note`."""
 
     @property
     def name(self) -> str:
@@ -65,6 +67,11 @@ class Series:
     """At least one, in the order of their seeds."""
     against: "Series | None" = None
     """Another of the same data, from which it is to be told apart seed by seed."""
+
+    @property
+    def reference(self) -> Reference | None:
+        """The paper's number, of the first that has one."""
+        return next((run.reference for run in self.runs if run.reference), None)
 
     @property
     def name(self) -> str:
@@ -115,7 +122,7 @@ def read_series(roots: Sequence[Path], split: str = "test") -> tuple[list[Series
             reason = " ".join(str(error).split())
             left_out.append(plain(f"{folder / 'results.json'}: damaged ({reason}), so it is left out."))
             continue
-        first = groups[run.identity, run.data, run.epochs].setdefault(run.seed, run)
+        first = groups[run.identity, run.data, run.epochs, run.lengths].setdefault(run.seed, run)
         if first is not run:
             left_out.append(
                 plain(f"{folder}: the same configuration and seed as {first.folder}, so it is left out.")
@@ -133,20 +140,22 @@ def read_series(roots: Sequence[Path], split: str = "test") -> tuple[list[Series
 
 
 def beside_the_paper(series: Iterable[Series]) -> list[Series]:
-    """Of those that the paper has a number for that number alone, in the paper's order.
+    """Of those that the paper has a number for that number alone, sorted by where it stands in the paper.
 
     Raises:
         ConfigError: there is none.
     """
     found = []
     for one in series:
-        paper = one.runs[0].reference
-        if paper is not None and paper.metric in one.runs[0].metrics:
-            alone = [
-                replace(run, metrics={paper.metric: run.metrics[paper.metric]})
-                for run in one.runs
-                if paper.metric in run.metrics
-            ]
+        paper = one.reference
+        if paper is None:
+            continue
+        alone = [
+            replace(run, metrics={paper.metric: run.metrics[paper.metric]})
+            for run in one.runs
+            if paper.metric in run.metrics
+        ]
+        if alone:
             found.append((paper.source, one.name, replace(one, runs=alone)))
     if not found:
         raise ConfigError(
@@ -262,12 +271,26 @@ def _read(folder: Path, split: str) -> Run:
         int(config["seed"]),
         _experiment(folder / ".hydra" / "overrides.yaml"),
         int(results["epochs"]),
+        tuple(map(int, results.get("lengths", ()))),
         metrics,
         None if paper is None else check(Reference, paper, "reference"),
         config,
         environment,
         seconds,
-        str(results["data"]["note"]),
+        note(results),
+    )
+
+
+def note(results: Mapping[str, Any]) -> str:
+    """What is to be known of a run: of its data, of labels that it has seen beside its own, of its rates."""
+    labels = (results.get("start") or {}).get("labels")
+    lengths = " and ".join(map(str, results.get("lengths", ())))
+    return "; ".join(
+        [
+            *filter(None, [str(results["data"]["note"])]),
+            *([f"started with weights that have learned from {labels}"] if labels else []),
+            *([f"continued: its rates had fallen over {lengths} epochs before"] if lengths else []),
+        ]
     )
 
 

@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from scipy.special import stdtrit
 
@@ -48,10 +49,11 @@ def rows(series: Iterable[Series]) -> list[Row]:
     """A row for each final metric of each series; the one that the paper has a number for comes first."""
     found = []
     for one in series:
-        first, other = one.runs[0], (one.against or one).runs[0]
-        paper = first.reference or other.reference
+        paper = one.reference or (one.against or one).reference
         last = paper.metric.rpartition("/")[2] if paper else None  # of whichever split
-        tags = [tag for tag in first.metrics if not tag.endswith("_reference")]
+        # of any seed: one that a later version computed has more of them
+        tags = [tag for tag in dict.fromkeys(chain(*(run.metrics for run in one.runs)))
+                if not tag.endswith("_reference")]  # fmt: skip
         found += [_row(one, tag) for tag in sorted(tags, key=lambda tag: tag.rpartition("/")[2] != last)]
     return found
 
@@ -99,7 +101,7 @@ _Beside = tuple[float | None, float | None, str | None, float | None, float | No
 
 
 def _beside(series: Series, tag: str, mean: float) -> _Beside:
-    paper = series.runs[0].reference
+    paper = series.reference
     if paper is not None and paper.metric == tag:
         return paper.value, paper.deviation, paper.source, mean - paper.value, None
     fresh = [run.metrics[beside] for run in series.runs if (beside := f"{tag}_reference") in run.metrics]

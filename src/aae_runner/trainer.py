@@ -130,6 +130,7 @@ def _train(experiment: Experiment, folder: Path, stop: Stop, config_yaml: str) -
         **metrics,
         "identity": identity(config),
         "epochs": config.schedule.epochs,
+        "lengths": saver.lengths,
         "config": tree(config),
         "data": {"fingerprint": data.fingerprint, "note": data.note},
         "start": start,

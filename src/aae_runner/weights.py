@@ -15,6 +15,9 @@ from aae_runner.model import Model
 
 FILE = "model.safetensors"
 
+AND = " and "
+"""Between labelled subsets."""
+
 
 class Start(NamedTuple):
     """Whose weights a run started with."""
@@ -27,11 +30,12 @@ class Start(NamedTuple):
     anew: list[str]
     """Those that were drawn."""
     labels: str
-    """The labelled subset of the earlier run, where it is another: with it, more labels have been seen."""
+    """The labelled subsets of the earlier run and of those before it that are others: with them, more labels
+    have been seen."""
 
     def __str__(self) -> str:
         anew = f"; {', '.join(self.anew)} drawn anew" if self.anew else ""
-        labels = f" Its labelled subset is another, {self.labels}." if self.labels else ""
+        labels = f" It has learned from other labels too: {self.labels}." if self.labels else ""
         return (
             f"Started with {', '.join(self.taken)} of {self.file} (sha256 {self.sha256[:10]}){anew}.{labels}"
         )
@@ -40,7 +44,7 @@ class Start(NamedTuple):
 def start_with(model: Model, config: Config) -> Start:
     """Takes over the encoder of an earlier run, those heads that fit and, where all do, join and decoder.
 
-    A part fits if it has the same tensors, of the same shapes.
+    A part fits if it has the same tensors, of the same shapes, and a fixed W_C if it is the same.
 
     Args:
         model: changed in place.
@@ -65,7 +69,9 @@ def start_with(model: Model, config: Config) -> Start:
         with safe_open(path, "pt") as file:
             given = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             told = json.loads(file.metadata()["config"])
-        theirs, ours = _labelled(told["data"], told["seed"]), _labelled(config.data, config.seed)
+        results = path.with_name("results.json")
+        before = json.loads(results.read_text(encoding="utf-8")).get("start") if results.is_file() else None
+        seen = [_labelled(told["data"], told["seed"]), *(before["labels"].split(AND) if before else ())]
     except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
         raise CheckpointError(f"weights={config.weights}: {path} is damaged ({error}).") from error
     own = model.state_dict()
@@ -77,8 +83,12 @@ def start_with(model: Model, config: Config) -> Start:
         [part for part in some if _shapes(own, part)] for some in (["encoder"], heads, rest)
     )
 
+    constants = {f"join.{name}" for name, _ in model.join.named_buffers()} if model.join else set()
+
     def fitting(parts: list[str]) -> list[str]:
-        return [part for part in parts if _shapes(own, part) == _shapes(given, part)]
+        alike = [part for part in parts if _shapes(own, part) == _shapes(given, part)]
+        changed = [key for key in constants if not (key in given and own[key].equal(given[key]))]
+        return [part for part in alike if not any(key.startswith(f"{part}.") for key in changed)]
 
     taken = fitting(encoder)
     if not taken:
@@ -92,7 +102,9 @@ def start_with(model: Model, config: Config) -> Start:
     begins = tuple(f"{part}." for part in taken)
     model.load_state_dict({key: given[key] for key in own if key.startswith(begins)}, strict=False)
     anew = [part for part in encoder + heads + rest if part not in taken]
-    return Start(str(path), digest, taken, anew, "" if theirs == ours else theirs)
+    ours = _labelled(config.data, config.seed)
+    others = dict.fromkeys(one for one in seen if one not in ("", ours))
+    return Start(str(path), digest, taken, anew, AND.join(others))
 
 
 def _shapes(tensors: Mapping[str, Tensor], part: str) -> dict[str, Size]:

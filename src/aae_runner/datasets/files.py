@@ -125,8 +125,8 @@ def own_splits(train: Images, test: Images | None, names: Sequence[str], source:
     Raises:
         DataError: there are too few images to hold a tenth out.
     """
-    if len(train) < 10:
-        raise fail(source, f"{len(train)} images", "At least 10 are needed, for a tenth of them is held out.")
+    if len(train) < 20:
+        raise fail(source, f"{len(train)} images", "At least 20 are needed, for a tenth of them is held out.")
     notes = []
     if test is None:
         train, valid, test = hold_out(train, tenths=2)

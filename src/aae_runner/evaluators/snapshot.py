@@ -85,7 +85,7 @@ class Snapshot:
 
     def projection(self) -> Projection:
         """The codes of the first head, of as many images as can be drawn."""
-        n = min(PROJECTED, AT_ONCE // self.images.x[0].numel())
+        n = min(PROJECTED, max(1, AT_ONCE // self.images.x[0].numel()))
         images = self.images[:n]
         codes = next(iter(self.values.values()))[:n]
         return Projection(codes, [self.data.names[k] for k in images.y.tolist()], normalize(images.x))

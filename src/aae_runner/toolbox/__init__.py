@@ -77,9 +77,7 @@ def _parser() -> _Parser:
     report.add_argument(
         "runs", type=Path, nargs="*", default=[Path("runs")], help="folders of runs (default: runs)"
     )
-    report.add_argument(
-        "--paper", action="store_true", help="only what the paper has a number for, in its order"
-    )
+    report.add_argument("--paper", action="store_true", help="only what the paper has a number for")
     report.add_argument(
         "--against", metavar="IDENTITY",
         help="how the others differ from this one, seed by seed, ± the standard error of that",
