@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Command, composed
+from conftest import TINY, Command, composed, exit_status
 
 from aae_runner.build import Builder
 from aae_runner.config import CONF, Network, choices, identity
@@ -160,6 +160,20 @@ WRONG = {
     "data.labels==3": ["data.labels==3"],
     "runs=seed0~1": ["runs=seed0~1: cannot be read", "quoted twice: \"runs='seed0~1'\"."],
     "weights=nowhere": ["weights=nowhere: neither it nor its folder seed0 is a finished run"],
+    "runs='~nouser/x'": ["runs=~nouser/x: there is no such home"],
+    "prior=5": ["prior=5: there is no such prior", "gaussian_mixture"],
+    "recipe=mnist_basic_adem": ["there is no such recipe. Did you mean mnist_basic_adam?"],
+    "seed=1,2": ["add -m"],
+    "+head@heads.style=deterministic": ["leave out the +"],
+    "evaluator@evaluators.probe=probe": ["put a + before it"],
+    "+evaluators.style_grid.rows=3": ["leave out the +"],
+    "/head@heads.style=gaussian": ["Write it without the /: head@heads.style=gaussian."],
+    "--config-name=foo": ["--config-name foo: there is no such config"],
+    "--config-dir=": ["--config-dir: its name is empty"],
+    "+heads.type={_target_:aae_runner.latents.Deterministic,size:2}": ["heads.type", "Choose another"],
+    "schedule.phases.regularization.generator.betas=[0.5]": ["betas=[0.5]: has too few values"],
+    "reference={metric:a,value:0.1,source:x,deviaton:3}": ["Did you mean deviation?"],
+    "schedule.phases.reconstruction.optimizer._target_=torch.optim.LBFGS": ["Take torch.optim.SGD, Adam"],
 }
 
 
@@ -181,6 +195,33 @@ def test_a_device_that_is_not_here_is_refused_with_those_that_are(monkeypatch: p
         with pytest.raises(ConfigError) as caught:
             choose_device("tpu")
         assert str(caught.value).endswith(here)
+
+
+def test_options_may_stand_between_overrides(command: Command) -> None:
+    status, _ = command(*TINY, "schedule.epochs=1", "-m", "evaluators={}", "seed=0,1", "data.labels=20")
+    assert status == 0
+    assert len(list(Path("runs").rglob("results.json"))) == 2
+
+
+def test_a_rate_of_a_phase_that_the_run_has_not_is_told_to_change_nothing(
+    command: Command, capfd: pytest.CaptureFixture[str]
+) -> None:
+    composed_key = "schedule.phases.classification.optimizer.lr=1e-2"
+    arguments = "variant=vae", *TINY, "schedule.epochs=1", "evaluators={}", composed_key
+    assert exit_status("aae-run", *arguments) == 0
+    assert f"{composed_key}: changes nothing; this run has no such phase, but elbo." in capfd.readouterr().out
+
+
+def test_a_users_files_that_cannot_be_read_are_named(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "prior").mkdir(parents=True)
+    yaml = tmp_path / "mine" / "prior" / "ring.yaml"
+    yaml.write_bytes("# Käse\n".encode("latin-1"))
+    arguments = "--config-dir", str(tmp_path / "mine"), "variant=basic", "prior=ring"
+    assert command(*arguments) == (2, f"aae-run: {yaml}: is not in UTF-8. Save it so.\n")
+    yaml.write_text("_target_: broken.Ring\n")
+    (tmp_path / "mine" / "broken.py").write_text("class Ring\n")
+    status, said = command(*arguments)
+    assert (status, "broken.py, line 1: this is no Python" in said) == (2, True)
 
 
 def test_a_sweep_of_no_jobs_is_an_error(command: Command, tmp_path: Path) -> None:

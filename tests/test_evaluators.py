@@ -1,5 +1,6 @@
 """Metrics against definitions, and figures against what they must show."""
 
+import io
 import math
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from aae_runner.build import Builder
 from aae_runner.data import Images
 from aae_runner.errors import ConfigError, NumericalError
 from aae_runner.evaluators import (
+    ClusterGallery,
     Evaluator,
     Findings,
     Projection,
@@ -318,3 +320,28 @@ def test_a_confusion_matrix_shows_the_share_of_each_class_that_is_taken_for_each
         ((0, 0), "75.0"), ((1, 0), "25.0"), ((1, 1), "100"),
     ]  # fmt: skip
     assert [text.get_text() for text in axes.get_yticklabels()] == ["cat", "dog"]
+
+
+def test_a_confusion_matrix_has_a_column_for_outputs_that_are_no_class() -> None:
+    (axes,) = confusion(np.array([[2, 1, 1, 0], [0, 3, 0, 1]]), ["a", "b"], "of four").axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "none"]
+    assert [text.get_text() for text in axes.texts] == ["50.0", "25.0", "25.0", "75.0", "25.0"]
+
+
+def test_names_with_dollars_are_drawn_as_they_stand() -> None:
+    figure = confusion(np.eye(2, dtype=np.int64), ["a$x_$", "$\\nothing{$"], "$ and $_{")
+    figure.savefig(io.BytesIO())
+
+
+def test_a_cluster_without_images_shows_none() -> None:
+    run = experiment("variant=clustering", "heads.label.size=40")
+    snapshot = Snapshot(run.model, run.priors, run.data, "valid")
+    with torch.no_grad():
+        figure = ClusterGallery(run.model, run.priors, every=None)(snapshot)["cluster_gallery"]
+    assert isinstance(figure, Figure)
+    (picture,) = figure.axes[0].images
+    canvas = np.asarray(picture.get_array())  # tiles of 8 pixels and a gap; the first column is the heads
+    empty = set(range(40)) - set(snapshot.parameters["label"].argmax(1).tolist())
+    assert empty
+    for k in empty:
+        assert canvas[1 + 9 * k : 9 + 9 * k, 10:].min() == 1.0

@@ -237,6 +237,7 @@ def test_what_has_merged_merges_again_when_a_second_phase_says_so() -> None:
         (["+schedule.phases.merging.every=2"], "it runs once"),
         (["+schedule.phases.merging.optimizer.lr=1"], "is no update of this phase"),
         (["+schedule.phases.merging.decay=cosine"], "has no learning rates"),
+        (["+phases.merging.optimizer.lr=1"], "phases.merging.optimizer: this phase has no learning rates"),
     ],
 )
 def test_what_cannot_merge_is_refused(overrides: list[str], said: str) -> None:

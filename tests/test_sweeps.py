@@ -76,6 +76,13 @@ def test_a_glob_of_experiments_takes_the_keys_of_the_data_that_they_choose(
     assert len(list(Path("runs/svhn").glob("*/*/seed0/results.json"))) == 2
 
 
+@pytest.mark.filterwarnings("ignore")  # of Optuna's, about itself
+def test_a_search_without_an_objective_is_refused(command: Command) -> None:
+    status, said = command("-m", "search=learning_rates", "objective=null", "hydra.sweeper.n_trials=1")
+    assert (status, "objective=null: a search needs one" in said) == (1, True)
+    assert not list(Path("runs").rglob("run.log"))
+
+
 SEARCH = """
 # @package _global_
 # Mine

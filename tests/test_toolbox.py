@@ -273,7 +273,7 @@ def test_verifying_reads_with_checksums_and_fetching_leaves_alone_what_is_sound(
         (("traverse", "BASELINE"), (2, "no head style")),
         (("compare", "BASELINE", "BASELINE"), (2, "no head style")),
         (("compare", "SUPERVISED", "SUPERVISED"), (2, "15 dimensions; 2 can be drawn")),
-        (("encode", "RUN", "nowhere"), (3, "no pictures")),
+        (("encode", "RUN", "nowhere"), (3, "no such folder")),
         (("export", "RUN", "-o", "file/net"), (6, "cannot be written")),
         (("export", "RUN", "-o", "."), (2, "a name that ends in .pt2")),
         (("export", "RUN", "-o", "net.foo"), (2, "a name that ends in .pt2")),

@@ -102,6 +102,9 @@ class Builder:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             raise ConfigError(f"{key}={name}: there is no module {error.name}.") from error
+        except SyntaxError as error:
+            where = f"{error.filename}, line {error.lineno}"
+            raise ConfigError(f"{key}={name}: {where}: this is no Python ({error.msg}).") from error
         target = getattr(module, attribute, None)
         # what a module merely imports (`aae_runner.cli.os`) is not its own
         if not inspect.isclass(target) or not self._trusts(target.__module__):

@@ -38,17 +38,24 @@ GROUPS = {
 }
 
 
-def _given_folder(arguments: Sequence[str]) -> list[Path]:
-    """The folder after --config-dir, if there is one."""
+def _options(arguments: Sequence[str]) -> tuple[bool, list[Path], list[str]]:
+    """Whether it is a sweep, the folder after --config-dir if there is one, and the other arguments.
+
+    Raises:
+        ConfigError: the name of the folder is empty.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config-dir", "-cd", type=Path)
-    folder = parser.parse_known_args(arguments)[0].config_dir
-    return [folder] if folder else []
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--config-dir", "-cd")
+    known, others = parser.parse_known_args(arguments)
+    if known.config_dir == "":
+        raise ConfigError("--config-dir: its name is empty. Name one that holds groups, or leave it out.")
+    return known.multirun, [Path(known.config_dir)] if known.config_dir else [], others
 
 
 def _groups_help() -> str:
     """The config groups, their choices and a line about each, as `--help` shows them."""
-    folders = _given_folder(sys.argv[1:])
+    _, folders, _ = _options(sys.argv[1:])
     lines = []
     for group, meaning in GROUPS.items():
         if found := choices(group, *folders):
@@ -164,6 +171,8 @@ def _unexpected(error: BaseException) -> AAEError:
 
 def _run(composed: DictConfig) -> tuple[Path, float | None]:
     """The folder of the run, and its objective."""
+    if composed.objective is None and "optuna" in str(HydraConfig.get().sweeper.get("_target_")):
+        raise ConfigError("objective=null: a search needs one, such as objective=valid/error_rate.")
     folder, results = launch(composed, HydraConfig.get())
 
     from aae_runner.report import closing_table, show
@@ -199,8 +208,11 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on instead of printing and exiting with 1
     run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
     try:
-        refuse(sys.argv[1:], _given_folder(sys.argv[1:]))
-        sys.argv[1:] = left_to_jobs(sys.argv[1:])
+        sweep, folders, others = _options(sys.argv[1:])
+        refuse(others, folders)
+        # between overrides Hydra takes no option
+        options = [*["-m"] * sweep, *(part for one in folders for part in ("--config-dir", str(one)))]
+        sys.argv[1:] = [*options, *(left_to_jobs(others) if sweep else others)]
         run()
     except _Ended as ended:
         _leave(str(ended.error), ended.error.status)

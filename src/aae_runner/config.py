@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from annotated_types import Ge, Gt, Len, Lt
 from omegaconf import DictConfig, OmegaConf
@@ -188,7 +188,11 @@ def choices(group: str, *more: Path) -> dict[str, str]:
 
 
 def _first_comment(file: Path) -> str:
-    lines = (line.removeprefix("#").strip() for line in file.read_text(encoding="utf-8").splitlines())
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: is not in UTF-8. Save it so.") from error
+    lines = (line.removeprefix("#").strip() for line in text.splitlines())
     return next((line for line in lines if line and not line.startswith("@package")), "")
 
 
@@ -220,6 +224,11 @@ def settle(composed: DictConfig) -> Config:
     config: Config = check(Config, tree, "")
     if config.weights:
         config.weights = str(Path(config.weights))  # runs/a/ and runs/a have one identity
+    for key, path in (("runs", config.runs), ("weights", config.weights or "")):
+        try:
+            Path(path).expanduser()
+        except RuntimeError as error:
+            raise ConfigError(f"{key}={path}: there is no such home. Name another folder.") from error
     if not config.phases:
         raise ConfigError("phases: all are switched off, so nothing would be learned. Leave one on.")
     known = [*config.phases, *choices("phase")]
@@ -255,6 +264,8 @@ def _sentences(annotation: Any, value: Any, key: str, error: ValidationError) ->
         if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             known = [field.name for field in dataclasses.fields(owner)] if owner else []
             wrong[f"{path} is not a key of the configuration.{nearest(location[-1], known)}"] = []
+        elif problem["type"] == "missing" and isinstance(problem["input"], list):
+            wrong[f"{path}={json.dumps(problem['input'])}: has too few values."] = []
         elif problem["type"] in ("missing", "missing_argument"):
             wrong[f"{path} is not set, and has no default."] = []
         elif is_union(wanted) and "anything" not in allowed(wanted):  # or each branch would have its say
@@ -276,8 +287,9 @@ def _follow(location: tuple[int | str, ...], annotation: Any, value: Any) -> tup
     owner = None
     for place, one in enumerate(location):
         last = place == len(location) - 1
+        annotation = next(filter(dataclasses.is_dataclass, get_args(annotation)), annotation)  # of X | None
         holds = (isinstance(value, dict) and one in value) or (
-            isinstance(value, list) and isinstance(one, int)
+            isinstance(value, list) and isinstance(one, int) and one < len(value)
         )
         if not holds and not (last and dataclasses.is_dataclass(annotation)):
             continue

@@ -25,6 +25,9 @@ from aae_runner.priors import Prior
 from aae_runner.weights import Start, start_with
 from aae_runner.words import counted
 
+UNFIT = "torch.optim.LBFGS", "torch.optim.SparseAdam"
+"""Optimizers that compute the loss again, or take sparse gradients alone."""
+
 CALIBRATION = 10_000
 """Clean training images on which batch norm's statistics are measured before an evaluation."""
 
@@ -252,6 +255,8 @@ def _schedule(
     objectives = phase.objectives()
     if not objectives and timing.decay is not None:
         raise ConfigError(f"{key}.decay: this phase has no learning rates. Leave it out.")
+    if not objectives and "optimizer" in config.phases[name]:
+        raise ConfigError(f"phases.{name}.optimizer: this phase has no learning rates. Leave it out.")
     allowed = [*objectives, "optimizer"] if objectives else []
     for given in optimizers:
         if given not in allowed:
@@ -269,6 +274,11 @@ def _schedule(
         named = next((one for one in (update, "optimizer") if optimizers.get(one)), None)
         where = f"{key}.{named}" if named else own_key
         node = check(Component, optimizers[named] if named else own, where)
+        if node["_target_"] in UNFIT:
+            raise ConfigError(
+                f"{where}._target_={node['_target_']}: it wants another loop or other gradients than "
+                "there are here. Take torch.optim.SGD, Adam, AdamW or another one of torch.optim."
+            )
         objective = Objective(engine(objective.loss), objective.modules)  # noqa: PLW2901
         make = functools.partial(build, node, where)
         graphed = engine.name != "eager"

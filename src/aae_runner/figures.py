@@ -56,10 +56,14 @@ def pictures(
     figure = Figure(figsize=size, layout="constrained", dpi=120)
     axes = figure.add_subplot()
     _show(axes, rows)
-    axes.set_title(title, color=INK, fontsize=11, wrap=True)
-    axes.set_xticks([GAP + (j + 0.5) * (w + GAP) for j in range(len(column_labels))], column_labels)
+    axes.set_title(_literal(title), color=INK, fontsize=11, wrap=True)
+    axes.set_xticks(
+        [GAP + (j + 0.5) * (w + GAP) for j in range(len(column_labels))], [*map(_literal, column_labels)]
+    )
     axes.xaxis.tick_top()
-    axes.set_yticks([GAP + (i + 0.5) * (h + GAP) for i in range(len(row_labels))], row_labels)
+    axes.set_yticks(
+        [GAP + (i + 0.5) * (h + GAP) for i in range(len(row_labels))], [*map(_literal, row_labels)]
+    )
     return figure
 
 
@@ -107,10 +111,10 @@ def latent_maps(maps: Sequence[Map]) -> Figure:
         axes.set_xlabel(f"$z_{pair[0] + 1}$", color=INK)
         axes.set_ylabel(f"$z_{pair[1] + 1}$", color=INK)
         if not spatial:
-            axes.set_title(one.title, color=INK, fontsize=11)
+            axes.set_title(_literal(one.title), color=INK, fontsize=11)
     if spatial:
         _in_space(figure, (down, across, count), maps[0].z, maps[0].y, reach)
-        figure.suptitle(maps[0].title, color=INK, fontsize=11)
+        figure.suptitle(_literal(maps[0].title), color=INK, fontsize=11)
     known = zip_longest(*(one.names for one in maps))  # a color stands for a label of each data set
     names = [" / ".join(dict.fromkeys(filter(None, some))) for some in known]
     _legend(figure, torch.cat([one.y for one in maps]), names)
@@ -151,11 +155,15 @@ def confusion(counts: NDArray[np.int64], names: Sequence[str], title: str) -> Fi
     """How often each class (a row) is taken for each (a column): per cent of the row, and none where 0.
 
     Args:
-        counts: (K, outputs) images; outputs beyond the K classes name none, and have no column.
+        counts: (K, outputs) images; outputs beyond the K classes name none, and share a last column.
         names: K names of classes.
         title: above the table.
     """
-    share = (100 * counts / counts.sum(1, keepdims=True).clip(1))[:, : len(names)]
+    k = len(names)
+    called = [_literal(name) for name in names]
+    if counts.shape[1] > k:
+        counts = np.column_stack([counts[:, :k], counts[:, k:].sum(1)])
+    share = 100 * counts / counts.sum(1, keepdims=True).clip(1)
     size = max(3.6, 0.55 * len(names) + 1.2)
     figure = Figure(figsize=(size, size), layout="constrained", dpi=120)
     axes = figure.add_subplot()
@@ -166,14 +174,20 @@ def confusion(counts: NDArray[np.int64], names: Sequence[str], title: str) -> Fi
             j, i, text, ha="center", va="center", fontsize=8, color="white" if share[i, j] > 50 else INK
         )
     turned = max(map(len, names)) > 3
-    axes.set_xticks(range(len(names)), names, rotation=90 if turned else 0)
-    axes.set_yticks(range(len(names)), names)
+    columns = [*called, *["none"] * (share.shape[1] - k)]
+    axes.set_xticks(range(len(columns)), columns, rotation=90 if turned else 0)
+    axes.set_yticks(range(k), called)
     axes.set_xlabel("taken for", color=INK)
     axes.set_ylabel("class", color=INK)
     axes.tick_params(length=0, colors=INK, labelsize=9)
     axes.spines[:].set_visible(False)
     axes.set_title(title, color=INK, fontsize=11)
     return figure
+
+
+def _literal(text: str) -> str:
+    """The same for matplotlib, which takes what stands between two dollars for a formula."""
+    return text.replace("$", r"\$")
 
 
 def _show(axes: Axes, rows: Tensor) -> None:
@@ -224,7 +238,7 @@ def _colors(labels: NDArray[np.int64]) -> NDArray[np.str_]:
 
 def _legend(figure: Figure, y: Tensor, names: Sequence[str]) -> None:
     dots = [
-        Line2D([], [], linestyle="", marker="o", color=PALETTE[k % len(PALETTE)], label=names[k])
+        Line2D([], [], linestyle="", marker="o", color=PALETTE[k % len(PALETTE)], label=_literal(names[k]))
         for k in y.unique().tolist()
     ]
     figure.legend(handles=dots, loc="outside right center", title="label", frameon=False)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,8 @@ PLUGINS = {
     "hydra/launcher=submitit_slurm": "slurm",
 }
 """Plugins of Hydra that are tested with the program, and the extra that installs each."""
+
+log = logging.getLogger("aae_runner")
 
 OPTIONAL = ("experiment", "recipe", "search")
 """Groups that Hydra lets a command do without."""
@@ -113,6 +116,11 @@ def launch(composed: DictConfig, settings: HydraConf) -> tuple[Path, dict[str, A
     from aae_runner.trainer import train
 
     _log_to(console)
+    for text in settings.overrides.task:
+        named = re.match(r"\+*schedule\.phases\.(\w+)", text)
+        if named and named[1] not in config.phases:
+            phases = ", ".join(config.phases)
+            log.warning("%s: changes nothing; this run has no such phase, but %s.", text, phases)
     chosen = settings.runtime.choices
     folder = Path(config.runs).expanduser() / chosen["data"] / chosen["variant"] / identity(config)
     texts = {
@@ -133,15 +141,20 @@ def _log_to(console: "Console") -> None:
             with contextlib.suppress(SystemExit):
                 console.print(record.getMessage(), soft_wrap=True, markup=False, highlight=False)
 
-    log = logging.getLogger("aae_runner")
     log.setLevel(logging.INFO)
     log.propagate = False
     log.handlers = [Terminal()]
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
 
 
+_PLAIN, _NO_TEXT = re.compile(r"[\w.,+-]+"), re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|true|false|inf|nan", re.I)
+"""Names of choices, one or several; and what Hydra reads as a number or a truth value."""
+
+
 def refuse(overrides: Sequence[str], folders: Sequence[Path]) -> None:
-    """What Hydra would take with a traceback, or with silence: `group=null`, and a glob that matches nothing.
+    """What Hydra would take with a traceback, or with silence.
+
+    That is `group=null`, `group=5`, a recipe that is not there, and a glob that matches nothing.
 
     Raises:
         ConfigError: there is one.
@@ -153,6 +166,9 @@ def refuse(overrides: Sequence[str], folders: Sequence[Path]) -> None:
         if "null" in value.split(",") and names:
             remedy = f"Write ~{group}" if group in OPTIONAL else f"Choose one: {', '.join(names)}"
             raise ConfigError(f"{text}: null does not switch a group off. {remedy}.")
+        for name in value.split(",") if names and _PLAIN.fullmatch(value) else ():
+            if name not in names and (group == "recipe" or _NO_TEXT.fullmatch(name)):
+                raise ConfigError(f"{group}={name}: there is no such {group}.{nearest(name, names)}")
         if value.startswith("glob("):
             pattern: Any = OverridesParser.create().parse_override(text).value()
             if isinstance(pattern, Glob) and not pattern.filter(list(names)):
@@ -160,14 +176,12 @@ def refuse(overrides: Sequence[str], folders: Sequence[Path]) -> None:
 
 
 def left_to_jobs(arguments: Sequence[str]) -> list[str]:
-    """The arguments of a sweep, so that a key may belong to some of its choices only.
+    """The overrides of a sweep, so that a key may belong to some of its choices only.
 
     Hydra composes a sweep once without what is swept, and would refuse `data.root` beside `data=mnist,svhn`,
     or a glob of experiments: the default data have no such key. With `++` it leaves that to the jobs, whose
     configs are checked whole in any case.
     """
-    if not {"-m", "--multirun"} & set(arguments):
-        return list(arguments)
     parser = OverridesParser.create()
     swept, keys = set[str](), dict[int, str]()
     for place, text in enumerate(arguments):
@@ -183,24 +197,25 @@ def left_to_jobs(arguments: Sequence[str]) -> list[str]:
     ]
 
 
+_REMEDIES = {
+    "Ambiguous value": "Several values are a sweep: add -m. A list is written [1,2].",
+    "Multiple values": "It is chosen already: leave out the +.",
+    "more than once in the final defaults list": "It is chosen already: leave out the +.",
+    "Could not override": "To add it, put a + before it.",
+    "Could not append": "To change it, leave out the +.",
+}
+"""What to do about what Hydra says, by a part of it."""
+
+
 def explain(error: HydraException | OmegaConfBaseException | YAMLError) -> str:
     """What Hydra found wrong, in a sentence."""
     if isinstance(error, MarkedYAMLError) and (mark := error.problem_mark) is not None:
         return f"{mark.name}, line {mark.line + 1}: this is no yaml ({error.problem})."
     if isinstance(error, OverrideParseException):
-        key, equals, value = error.override.partition("=")
-        quoted = (
-            f" A value with ~, =, brackets or the like is quoted twice: \"{key}='{value}'\"."
-            if equals
-            else ""
-        )
-        return f"{error.override}: cannot be read as KEY=VALUE.{quoted}"
-    cause = error.__cause__
+        return _unreadable(error.override)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        if f"{group}={name}" in PLUGINS:
-            return f"{group}={name}: not installed. pip install 'aae-runner[{PLUGINS[f'{group}={name}']}]'"
-        return f"{group}={name}: there is no such {group}.{nearest(name, error.options or choices(group))}"
+        return _missing(error.missing_cfg_file, error.options or [])
+    cause = error.__cause__
     if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
         parent, key = cause.parent_node, str(cause.key)
         if isinstance(parent, DictConfig):
@@ -210,4 +225,29 @@ def explain(error: HydraException | OmegaConfBaseException | YAMLError) -> str:
                 open_to_more = str(cause.full_key).startswith("schedule.phases.")
                 return f"{what} To add it: +{cause.full_key}=VALUE." if open_to_more else what
     first = str(error).strip().splitlines()[0].rstrip(".")
+    for part, remedy in _REMEDIES.items():
+        if part in first:
+            return f"{first}. {remedy}"
     return f"{first}. `aae-run --help` lists what there is."
+
+
+def _unreadable(override: str) -> str:
+    key, equals, value = override.partition("=")
+    if key.startswith("/"):
+        remedy = f" Write it without the /: {override[1:]}."
+    else:
+        remedy = (
+            f" A value with ~, =, brackets or the like is quoted twice: \"{key}='{value}'\"."
+            if equals
+            else ""
+        )
+    return f"{override}: cannot be read as KEY=VALUE.{remedy}"
+
+
+def _missing(file: str, options: Sequence[str]) -> str:
+    group, _, name = file.rpartition("/")
+    if f"{group}={name}" in PLUGINS:
+        return f"{group}={name}: not installed. pip install 'aae-runner[{PLUGINS[f'{group}={name}']}]'"
+    if not group:
+        return f"--config-name {name}: there is no such config. Leave it out."
+    return f"{group}={name}: there is no such {group}.{nearest(name, options or choices(group))}"

@@ -86,7 +86,10 @@ class Regularization(Phase):
         parts = {name: priors[name].parts for name in learned}
         for name, known in parts.items():
             if condition is not None and known is not None and known < condition:
-                raise ConfigError(f"the prior of {name} has {known} parts, fewer than {condition} classes.")
+                raise ConfigError(
+                    f"the prior of {name} has {known} parts, fewer than {condition} classes. Give it one for "
+                    "each: prior.components or prior.segments."
+                )
         if condition is not None and not any(parts.values()):
             raise ConfigError(
                 f"condition={condition}: labels choose a part of the prior, but that of "

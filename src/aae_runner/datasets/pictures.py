@@ -116,6 +116,8 @@ def find_pictures(folder: Path) -> list[Path]:
     Raises:
         DataError: there are none.
     """
+    if not folder.is_dir():
+        raise fail(folder, "no such folder", "Name one that holds pictures, at any depth.")
     if not (found := sorted(path for path in folder.rglob("*") if _is_picture(path.relative_to(folder)))):
         raise fail(folder, "no pictures", f"Allowed are {', '.join(SUFFIXES)}. Put some there, at any depth.")
     return found

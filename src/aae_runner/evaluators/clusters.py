@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aae_runner.data import normalize
+from aae_runner.errors import ConfigError
 from aae_runner.evaluators.snapshot import (
     Evaluator,
     Every,
@@ -120,7 +121,7 @@ class ClusterGallery(Evaluator):
         model: what will be looked at.
         priors: of its heads.
         every: see `Evaluator`.
-        columns: images of each cluster, the first of the split; black where there are fewer.
+        columns: images of each cluster, the first of the split; white where there are fewer.
         style: the head that is z.
         label: the head that is y.
     """
@@ -138,7 +139,9 @@ class ClusterGallery(Evaluator):
     ) -> None:
         super().__init__(every)
         self.columns = columns
-        self.style, self.label = (one_of(model.heads, name, "head") for name in (style, label))
+        self.style, self.label = one_of(model.heads, style, "head"), categorical(model, label, 2)
+        if style == label:
+            raise ConfigError(f"style={style} and label={label} are one head. Name z and y.")
 
     def __call__(self, snapshot: Snapshot) -> Findings:
         """The figure `cluster_gallery`: a row is a cluster, its first picture the head."""
@@ -148,7 +151,7 @@ class ClusterGallery(Evaluator):
         shown = snapshot.model.classes(self.label)
         y = F.one_hot(torch.tensor(shown, device=z.device), snapshot.values[self.label].shape[1]).to(z.dtype)
         heads = snapshot.model.decode({self.style: z.new_zeros(len(y), z.shape[1]), self.label: y})
-        table = heads.new_zeros(len(y), 1 + self.columns, *heads.shape[1:])
+        table = heads.new_ones(len(y), 1 + self.columns, *heads.shape[1:])
         table[:, 0] = heads
         for row, cluster in enumerate(shown):
             members = snapshot.images.x[clusters == cluster][: self.columns]

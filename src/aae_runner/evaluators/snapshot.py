@@ -117,7 +117,7 @@ def one_of(known: Iterable[str], name: str, what: str) -> str:
         ConfigError: it is not; `what` says what it should have been.
     """
     if name not in known:
-        raise ConfigError(f"there is no {what} {name}.")
+        raise ConfigError(f"there is no {what} {name}. Set it, or leave this evaluator out (=null).")
     return name
 
 

@@ -37,7 +37,7 @@ def report(arguments: Namespace) -> None:
             f"-o {output}: by its ending {by_ending}, but --format says {kind}. Leave --format out, or give "
             "the file another ending."
         )
-    if arguments.paper and (arguments.against or arguments.split != "test"):
+    if arguments.paper and (arguments.against is not None or arguments.split != "test"):
         raise ConfigError(
             "--paper: its numbers are of the test split, and from nothing else. Leave the others out."
         )
@@ -46,7 +46,7 @@ def report(arguments: Namespace) -> None:
         print(f"aae: {sentence}", file=sys.stderr)
     if arguments.paper:
         series = beside_the_paper(series)
-    if arguments.against:
+    if arguments.against is not None:
         series = against(series, arguments.against)
     shown = {
         "table": seeds_table,
