@@ -334,14 +334,14 @@ def test_names_with_dollars_are_drawn_as_they_stand() -> None:
 
 
 def test_a_cluster_without_images_shows_none() -> None:
-    run = experiment("variant=clustering", "heads.label.size=40")
+    run = experiment("variant=clustering", "heads.label.size=250")
     snapshot = Snapshot(run.model, run.priors, run.data, "valid")
     with torch.no_grad():
         figure = ClusterGallery(run.model, run.priors, every=None)(snapshot)["cluster_gallery"]
     assert isinstance(figure, Figure)
     (picture,) = figure.axes[0].images
     canvas = np.asarray(picture.get_array())  # tiles of 8 pixels and a gap; the first column is the heads
-    empty = set(range(40)) - set(snapshot.parameters["label"].argmax(1).tolist())
+    empty = set(range(250)) - set(snapshot.parameters["label"].argmax(1).tolist())
     assert empty
     for k in empty:
         assert canvas[1 + 9 * k : 9 + 9 * k, 10:].min() == 1.0
