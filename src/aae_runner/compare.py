@@ -42,7 +42,9 @@ def compare(runs: Sequence[Finished], names: Sequence[str], *, sampled: bool) ->
             for measure, text in SHOWN.items()
             if (tag := f"test/{source.prefix}{measure}") in run.results
         ]
-        title = "\n".join([f"{name}: {source.called('test')}", ", ".join(measures)])
+        title = "\n".join(
+            [f"{name}: {source.called('test')}", *filter(None, [", ".join(measures)]), figures.LINES]
+        )
         maps.append(figures.Map(title, z, run.data.test.y, run.data.names, source.prior.sample(200_000)))
     return figures.latent_maps(maps)
 

@@ -21,6 +21,7 @@ PALETTE = (
 )  # fmt: skip
 INK = "#333333"
 MASSES = (0.5, 0.9, 0.99)
+LINES = "lines hold 50, 90, 99 % of the prior"
 GAP = 1  # pixels between two pictures of a table
 
 
@@ -56,7 +57,7 @@ def pictures(
     figure = Figure(figsize=size, layout="constrained", dpi=120)
     axes = figure.add_subplot()
     _show(axes, rows)
-    axes.set_title(_literal(title), color=INK, fontsize=11, wrap=True)
+    figure.suptitle(_literal(title), color=INK, fontsize=11, wrap=True)
     axes.set_xticks(
         [GAP + (j + 0.5) * (w + GAP) for j in range(len(column_labels))], [*map(_literal, column_labels)]
     )
@@ -113,7 +114,8 @@ def latent_maps(maps: Sequence[Map]) -> Figure:
         if not spatial:
             axes.set_title(_literal(one.title), color=INK, fontsize=11)
     if spatial:
-        _in_space(figure, (down, across, count), maps[0].z, maps[0].y, reach)
+        axes = _in_space(figure, (down, across, count), maps[0].z, maps[0].y, reach)
+        axes.set(xlabel="$z_1$", ylabel="$z_2$", zlabel="$z_3$")
         figure.suptitle(_literal(maps[0].title), color=INK, fontsize=11)
     known = zip_longest(*(one.names for one in maps))  # a color stands for a label of each data set
     names = [" / ".join(dict.fromkeys(filter(None, some))) for some in known]

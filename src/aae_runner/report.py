@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+import shlex
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -79,7 +80,10 @@ def closing_table(results: Mapping[str, Any], folder: Path) -> Group:
     for tag in results:
         if tag.startswith("test/") and not tag.endswith("_reference"):
             table.add_row(_NAMES.get(tag, tag), readable(tag, results[tag]), _beside(tag, results))
-    lines = [f"pictures:    {folder / 'figures'}", f"TensorBoard: tensorboard --logdir {folder}"]
+    lines = [
+        f"pictures:    {folder / 'figures'}",
+        f"TensorBoard: tensorboard --logdir {shlex.quote(str(folder))}",
+    ]
     if told := note(results):
         lines.insert(0, f"Note: {told}.")
     return Group(table, *(Text(line, overflow="fold") for line in lines))

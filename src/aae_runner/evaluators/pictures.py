@@ -231,7 +231,7 @@ class LatentMap(Evaluator):
         z = self.source.codes(snapshot)
         shown = f", first 2 of {z.shape[1]} dimensions" if z.shape[1] > 3 else ""
         called = self.source.called(snapshot.split)
-        title = f"{called[0].upper()}{called[1:]}{shown}\nlines hold 50, 90, 99 % of the prior"
+        title = f"{called[0].upper()}{called[1:]}{shown}\n{figures.LINES}"
         prior = self.source.prior.sample(min(200_000, 2 * AT_ONCE // z.shape[1]))
         one = figures.Map(title, z, snapshot.images.y, snapshot.data.names, prior)
         return {f"{self.source.prefix}latent_map": figures.latent_maps([one])}
