@@ -283,15 +283,13 @@ def _read(folder: Path, split: str) -> Run:
 
 def note(results: Mapping[str, Any]) -> str:
     """What is to be known of a run: of its data, of labels that it has seen beside its own, of its rates."""
-    labels = (results.get("start") or {}).get("labels")
-    lengths = " and ".join(map(str, results.get("lengths", ())))
-    return "; ".join(
-        [
-            *filter(None, [str(results["data"]["note"])]),
-            *([f"started with weights that have learned from {labels}"] if labels else []),
-            *([f"continued: its rates had fallen over {lengths} epochs before"] if lengths else []),
-        ]
-    )
+    told = str(results["data"]["note"])
+    start, lengths = results.get("start"), " and ".join(map(str, results.get("lengths", ())))
+    if isinstance(start, Mapping) and start["labels"]:
+        told += f"; started with weights that have learned from {start['labels']}"
+    if lengths:
+        told += f"; continued: its rates had fallen over {lengths} epochs before"
+    return told.removeprefix("; ")
 
 
 def _experiment(overrides: Path) -> str | None:

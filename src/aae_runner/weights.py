@@ -72,7 +72,7 @@ def start_with(model: Model, config: Config) -> Start:
         results = path.with_name("results.json")
         before = json.loads(results.read_text(encoding="utf-8")).get("start") if results.is_file() else None
         seen = [_labelled(told["data"], told["seed"]), *(before["labels"].split(AND) if before else ())]
-    except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"weights={config.weights}: {path} is damaged ({error}).") from error
     own = model.state_dict()
     for key in own:
