@@ -155,22 +155,25 @@ def test_more_epochs_continue_the_same_run(finished: Path, command: Command) -> 
 
 
 def test_a_run_whose_rates_fell_over_fewer_epochs_before_is_told_from_one_that_had_all_from_the_first(
-    finished: Path, command: Command
+    tmp_path: Path,
 ) -> None:
-    command(*SHORT, "schedule.epochs=3")
-    command(*SHORT, "schedule.epochs=3", "seed=1")
-    continued, fresh = read_series([finished.parent])[0]
-    assert (continued.runs[0].seed, continued.runs[0].lengths, fresh.runs[0].lengths) == (0, (2,), ())
-    assert "its rates had fallen over 2 epochs before" in continued.runs[0].note
-    command(*SHORT, "schedule.epochs=4")
-    assert json.loads((finished / "results.json").read_text())["lengths"] == [2, 3]
-    constant = *SHORT, "schedule.decay=null"
-    command(*constant)
-    command(*constant, "schedule.epochs=3")
-    ((one,), _) = read_series(
-        [*{path.parent for path in finished.parents[1].glob("*/*")} - {finished.parent}]
-    )
-    assert (one.runs[0].epochs, one.runs[0].lengths) == (3, ())
+    keys = *TINY, "variant=baseline", "evaluators={}"
+
+    def lengths(*arguments: str) -> list[tuple[int, ...]]:
+        ((series, *more), _) = read_series([trained(tmp_path, *keys, *arguments) / "runs"])
+        return [run.lengths for one in (series, *more) for run in one.runs]
+
+    assert lengths("schedule.epochs=1") == [()]
+    assert lengths("schedule.epochs=2") == [(1,)]
+    assert lengths("schedule.epochs=2", "seed=1") == [(1,), ()]
+    continued, fresh = read_series([tmp_path])[0]
+    assert "continued after its rates had fallen over 1 epoch" in continued.runs[0].note
+    assert fresh.runs[0].note == ""
+    constant = *keys, "schedule.decay=null", "runs=constant"
+    trained(tmp_path, *constant, "schedule.epochs=1")
+    trained(tmp_path, *constant, "schedule.epochs=2")
+    ((one,), _) = read_series([tmp_path / "constant"])
+    assert (one.runs[0].epochs, one.runs[0].lengths) == (2, ())
 
 
 def test_a_finished_run_that_lost_its_weights_is_concluded_again(finished: Path, command: Command) -> None:

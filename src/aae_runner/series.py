@@ -12,6 +12,7 @@ from typing import Any
 from aae_runner.config import CONSTANT_KEYS, LATER_KEYS, Reference, check, constant_keys, nearest
 from aae_runner.differences import differences
 from aae_runner.errors import AAEError, ConfigError
+from aae_runner.words import counted
 
 UNTOLD = {*CONSTANT_KEYS, "prior"}
 """Keys in which runs of two identities may be alike; `priors` has the prior where it is used."""
@@ -284,11 +285,11 @@ def _read(folder: Path, split: str) -> Run:
 def note(results: Mapping[str, Any]) -> str:
     """What is to be known of a run: of its data, of labels that it has seen beside its own, of its rates."""
     told = str(results["data"]["note"])
-    start, lengths = results.get("start"), " and ".join(map(str, results.get("lengths", ())))
+    start, lengths = results.get("start"), [counted(int(n), "epoch") for n in results.get("lengths", ())]
     if isinstance(start, Mapping) and start["labels"]:
         told += f"; started with weights that have learned from {start['labels']}"
     if lengths:
-        told += f"; continued: its rates had fallen over {lengths} epochs before"
+        told += f"; continued after its rates had fallen over {' and '.join(lengths)}"
     return told.removeprefix("; ")
 
 
