@@ -171,6 +171,7 @@ WRONG = {
     "--config-name=foo": ["--config-name foo: there is no such config"],
     "--config-dir=": ["--config-dir: its name is empty"],
     "+heads.type={_target_:aae_runner.latents.Deterministic,size:2}": ["heads.type", "Choose another"],
+    "+phase@phases.keys=classification": ["phases.keys", "Choose another"],
     "schedule.phases.regularization.generator.betas=[0.5]": ["betas=[0.5]: has too few values"],
     "reference={metric:a,value:0.1,source:x,deviaton:3}": ["Did you mean deviation?"],
     "schedule.phases.reconstruction.optimizer._target_=torch.optim.LBFGS": ["Take torch.optim.SGD, Adam"],
@@ -206,10 +207,10 @@ def test_options_may_stand_between_overrides(command: Command) -> None:
 def test_a_rate_of_a_phase_that_the_run_has_not_is_told_to_change_nothing(
     command: Command, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    composed_key = "schedule.phases.classification.optimizer.lr=1e-2"
-    arguments = "variant=vae", *TINY, "schedule.epochs=1", "evaluators={}", composed_key
+    key = "schedule.phases.classification.optimizer.lr=1e-2"
+    arguments = "variant=vae", *TINY, "schedule.epochs=1", "evaluators={}", key
     assert exit_status("aae-run", *arguments) == 0
-    assert f"{composed_key}: changes nothing; this run has no such phase, but elbo." in capfd.readouterr().out
+    assert f"{key}: changes nothing; this run has no such phase, but elbo." in capfd.readouterr().out
 
 
 def test_a_users_files_that_cannot_be_read_are_named(command: Command, tmp_path: Path) -> None:

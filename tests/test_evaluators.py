@@ -345,3 +345,14 @@ def test_a_cluster_without_images_shows_none() -> None:
     assert empty
     for k in empty:
         assert canvas[1 + 9 * k : 9 + 9 * k, 10:].min() == 1.0
+
+
+def test_the_title_of_a_table_of_pictures_is_not_cut_off() -> None:
+    title = "Decoded samples of the prior; right: the training image nearest to the last of its row"
+    for columns in (13, 3):  # in 3 there is no room for it in a line
+        figure = pictures(torch.zeros(8, columns, 1, 28, 28), title, [""] * (columns - 1) + ["nearest"])
+        figure.draw_without_rendering()
+        texts = [*figure.texts, *(axes.title for axes in figure.axes)]
+        (drawn,) = [text.get_window_extent() for text in texts if text.get_text()]
+        assert drawn.y1 <= figure.bbox.y1
+        assert (drawn.x0 >= 0, drawn.x1 <= figure.bbox.x1) == (True, True)

@@ -40,9 +40,9 @@ def build_parts(config: Config, build: Builder) -> Parts:
     shape: Shape = tuple(facts.shape)
     if shape[0] not in (1, 3):
         raise ConfigError(f"data.shape={facts.shape}: pictures have 1 channel or 3, which come first.")
-    for name in config.heads:
-        if hasattr(nn.ModuleDict(), name) or "." in name:
-            raise ConfigError(f"heads.{name}: torch has no room for this name. Choose another.")
+    for key in (*(f"heads.{name}" for name in config.heads), *(f"phases.{name}" for name in config.phases)):
+        if hasattr(nn.ModuleDict(), key.partition(".")[2]) or key.count(".") > 1:
+            raise ConfigError(f"{key}: torch has no room for this name. Choose another.")
     model, priors = assemble(config, build, shape)
 
     def make_discriminator(dimension: int) -> nn.Module:

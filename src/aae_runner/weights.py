@@ -84,11 +84,11 @@ def start_with(model: Model, config: Config) -> Start:
     )
 
     constants = {f"join.{name}" for name, _ in model.join.named_buffers()} if model.join else set()
+    other_join = any(key not in given or not own[key].equal(given[key]) for key in constants & own.keys())
 
     def fitting(parts: list[str]) -> list[str]:
         alike = [part for part in parts if _shapes(own, part) == _shapes(given, part)]
-        changed = [key for key in constants if not (key in given and own[key].equal(given[key]))]
-        return [part for part in alike if not any(key.startswith(f"{part}.") for key in changed)]
+        return [part for part in alike if not (part == "join" and other_join)]
 
     taken = fitting(encoder)
     if not taken:
