@@ -4,15 +4,26 @@
 
 A command is taken from a ```bash block, together with its pipes and redirections. Small means: `SMALL` is
 appended to each run, and `TURNED` turns data that would have to be downloaded into the embedded digits. The
-first command that fails ends it.
+first command that fails ends it. A command is a fork of one process that has imported what all of them
+import, which takes longer than such a run; what a start takes is for tests and scripts/benchmark.py.
 """
 
+import atexit
+import importlib
+import json
+import os
 import re
+import signal
+import socket
+import socketserver
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,9 +54,23 @@ TURNED = {
     r"^exec ": "",
 }  # fmt: skip
 """What is replaced in a command, in this order."""
+IMPORTED = (
+    "torch._dynamo", "torch.utils.tensorboard", "sklearn.datasets", "matplotlib.figure",
+    "aae_runner.cli", "aae_runner.toolbox", "aae_runner.trainer",
+)  # fmt: skip
+"""By every command, or nearly."""
+CLIENT = """
+import json, os, socket, sys
+server, *command = sys.argv[1:]
+with socket.socket(socket.AF_UNIX) as channel:
+    channel.connect(server)
+    socket.send_fds(channel, [json.dumps([command, os.getcwd(), dict(os.environ)]).encode()], [0, 1, 2])
+    sys.exit(int(channel.recv(3) or 1))
+"""
 FUNCTIONS = f"""
-aae-run() {{ '{sys.executable}' -m aae_runner "$@" {SMALL}; }}
-aae() {{ '{sys.executable}' -c 'from aae_runner.toolbox import main; main()' "$@"; }}
+asked() {{ '{sys.executable}' -ISc '{CLIENT}' "$SERVER" "$@"; }}
+aae-run() {{ asked aae-run "$@" {SMALL}; }}
+aae() {{ asked aae "$@"; }}
 """
 SKIPPED = {
     r"launcher=submitit_slurm": "needs a cluster",
@@ -84,7 +109,50 @@ def furnish(folder: Path) -> None:
     (folder / "docs").symlink_to(ROOT / "docs")
 
 
-def run(page: Path) -> tuple[int, int]:
+class Command(socketserver.BaseRequestHandler):
+    """A command that bash asks for: a fork of the server with the folder, variables and streams of bash."""
+
+    def handle(self) -> None:
+        said, streams, *_ = socket.recv_fds(self.request, 1 << 20, 3)
+        sys.argv, folder, environment = json.loads(said)
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(environment)
+        status: int | str | None = 0
+        try:
+            modules = {"aae-run": "aae_runner.cli", "aae": "aae_runner.toolbox"}
+            importlib.import_module(modules[sys.argv[0]]).main()
+        except SystemExit as ended:
+            status = ended.code
+        sys.stdout.flush()
+        sys.stderr.flush()
+        atexit._run_exitfuncs()  # socketserver's forks skip them: a parallel sweep's processes would stay
+        self.request.sendall(str(int(status or 0)).encode())
+
+
+class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
+    max_children = 4
+
+
+@contextmanager
+def serving(address: Path) -> Iterator[Path]:
+    """A process of which commands are asked, at this address."""
+    with Server(str(address), Command) as server:
+        process = os.fork()
+        if process == 0:
+            for module in IMPORTED:
+                importlib.import_module(module)
+            server.serve_forever()
+    try:
+        yield address
+    finally:
+        os.kill(process, signal.SIGTERM)
+        os.waitpid(process, 0)
+
+
+def run(page: Path, server: Path) -> tuple[int, int]:
     """Runs the commands of a page: how many, and how many were skipped."""
     ran = skipped = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -97,8 +165,9 @@ def run(page: Path) -> tuple[int, int]:
                 continue
             script = f"set -o pipefail\n{FUNCTIONS}\n{turned(command)}"
             done = subprocess.run(
-                ["bash", "-c", script], cwd=folder, capture_output=True, text=True, check=False
-            )
+                ["bash", "-c", script], cwd=folder, env=os.environ | {"SERVER": str(server)},
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
             if done.returncode:
                 said = f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
                 sys.exit(f"{said}\n{page.name}: {command}\nexits with {done.returncode}")
@@ -108,8 +177,12 @@ def run(page: Path) -> tuple[int, int]:
 
 def main() -> None:
     begun = time.monotonic()
-    with ThreadPoolExecutor(2) as pool:  # a page in a folder of its own, two at a time
-        counts = list(pool.map(run, PAGES))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving(Path(folder) / "server") as server,
+        ThreadPoolExecutor(2) as pool,  # a page in a folder of its own, two at a time
+    ):
+        counts = list(pool.map(partial(run, server=server), PAGES))
     ran, skipped = (sum(column) for column in zip(*counts, strict=True))
     print(f"{ran} commands run, {skipped} skipped, {time.monotonic() - begun:.0f} s")
 
