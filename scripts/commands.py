@@ -12,9 +12,9 @@ import importlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
-import socketserver
 import subprocess
 import sys
 import tempfile
@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -59,13 +60,16 @@ IMPORTED = (
     "aae_runner.cli", "aae_runner.toolbox", "aae_runner.trainer",
 )  # fmt: skip
 """By every command, or nearly."""
+PROGRAMS = {"aae-run": "aae_runner.cli", "aae": "aae_runner.toolbox"}
 CLIENT = """
 import json, os, socket, sys
 server, *command = sys.argv[1:]
 with socket.socket(socket.AF_UNIX) as channel:
     channel.connect(server)
     socket.send_fds(channel, [json.dumps([command, os.getcwd(), dict(os.environ)]).encode()], [0, 1, 2])
-    sys.exit(int(channel.recv(3) or 1))
+    status = channel.recv(3)
+    channel.recv(1)  # nothing: that it has ended
+    sys.exit(int(status or 1))
 """
 FUNCTIONS = f"""
 asked() {{ '{sys.executable}' -ISc '{CLIENT}' "$SERVER" "$@"; }}
@@ -109,46 +113,57 @@ def furnish(folder: Path) -> None:
     (folder / "docs").symlink_to(ROOT / "docs")
 
 
-class Command(socketserver.BaseRequestHandler):
-    """A command that bash asks for: a fork of the server with the folder, variables and streams of bash."""
-
-    def handle(self) -> None:
-        said, streams, *_ = socket.recv_fds(self.request, 1 << 20, 3)
-        sys.argv, folder, environment = json.loads(said)
-        for number, stream in enumerate(streams):
-            os.dup2(stream, number)
-        os.chdir(folder)
-        os.environ.clear()
-        os.environ.update(environment)
-        status: int | str | None = 0
-        try:
-            modules = {"aae-run": "aae_runner.cli", "aae": "aae_runner.toolbox"}
-            importlib.import_module(modules[sys.argv[0]]).main()
-        except SystemExit as ended:
-            status = ended.code
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self.request.sendall(str(int(status or 0)).encode())
-
-
-class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
-    max_children = 4
-
-
 @contextmanager
-def serving(address: Path) -> Iterator[Path]:
-    """A process of which commands are asked, at this address."""
-    with Server(str(address), Command) as server:
+def serving() -> Iterator[Path]:
+    """A process of which commands are asked, and its address."""
+    folder = Path(tempfile.mkdtemp())
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "server"))
+        listener.listen()
         process = os.fork()
         if process == 0:
-            for module in IMPORTED:
-                importlib.import_module(module)
-            server.serve_forever()
+            serve(listener)
     try:
-        yield address
+        yield folder / "server"
     finally:
         os.kill(process, signal.SIGTERM)
         os.waitpid(process, 0)
+        shutil.rmtree(folder)
+
+
+def serve(listener: socket.socket) -> NoReturn:
+    """Forks for each command, and never returns."""
+    for module in IMPORTED:
+        importlib.import_module(module)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
+    while True:
+        channel, _ = listener.accept()
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            answer(channel)
+        channel.close()
+
+
+def answer(channel: socket.socket) -> NoReturn:
+    """Runs a command with the folder, variables and streams of who asks; tells its status and ends.
+
+    It ends as a program does, so that the processes of a parallel sweep end with it.
+    """
+    said, streams, *_ = socket.recv_fds(channel, 1 << 20, 3)
+    sys.argv, folder, environment = json.loads(said)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    status: int | str | None = 0
+    try:
+        importlib.import_module(PROGRAMS[sys.argv[0]]).main()
+    except SystemExit as ended:
+        status = ended.code
+    channel.sendall(str(int(status or 0)).encode())
+    sys.exit()
 
 
 def run(page: Path, server: Path) -> tuple[int, int]:
@@ -177,11 +192,7 @@ def run(page: Path, server: Path) -> tuple[int, int]:
 def main() -> None:
     begun = time.monotonic()
     os.environ["OMP_NUM_THREADS"] = "1"  # two commands at a time: threads that wait for busy cores slow all
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        serving(Path(folder) / "server") as server,
-        ThreadPoolExecutor(2) as pool,  # a page in a folder of its own, two at a time
-    ):
+    with serving() as server, ThreadPoolExecutor(2) as pool:  # a page in a folder of its own, two at a time
         counts = list(pool.map(partial(run, server=server), PAGES))
     ran, skipped = (sum(column) for column in zip(*counts, strict=True))
     print(f"{ran} commands run, {skipped} skipped, {time.monotonic() - begun:.0f} s")
