@@ -280,6 +280,7 @@ def test_verifying_reads_with_checksums_and_fetching_leaves_alone_what_is_sound(
         (("export", "RUN", "-o", "net.pt2", "--format", "safetensors"), (2, "ends in .safetensors")),
         (("sample", "RUN", "-o", "x.foo"), (2, "x.foo: a name that ends in .png")),
         (("traverse", "RUN", "-o", "x"), (2, "x: a name that ends in .png")),
+        (("compare", "RUN", "RUN", "--sampled"), (2, "none of these has a Gaussian q(z|x)")),
         (("compare", "RUN", "RUN", "-o", "x.npz"), (2, "x.npz: a name that ends in .png")),
         (("encode", "RUN", "file", "-o", "x.csv"), (2, "x.csv: a name that ends in .npz")),
         (("smaple", "RUN"), (2, "there is no smaple. Did you mean sample?")),

@@ -26,13 +26,15 @@ def compare(runs: Sequence[Finished], names: Sequence[str], *, sampled: bool) ->
         sampled: of a Gaussian q(z|x), samples instead of means.
 
     Raises:
-        ConfigError: a run has no head `style` of two dimensions.
+        ConfigError: a run has no head `style` of two dimensions, or samples are asked for and none has any.
     """
+    if sampled and not any(map(_gaussian, runs)):
+        raise ConfigError(
+            "--sampled: none of these has a Gaussian q(z|x), so none has samples. Leave it out."
+        )
     maps = []
     for name, run in zip(names, runs, strict=True):
-        heads = run.model.heads
-        gaussian = "style" in heads and isinstance(heads["style"], Gaussian)
-        source = Source(run.model, run.priors, "style", sampled=sampled and gaussian)
+        source = Source(run.model, run.priors, "style", sampled=sampled and _gaussian(run))
         if source.prior.dimension != 2:
             raise ConfigError(f"{name}: its z has {source.prior.dimension} dimensions; 2 can be drawn.")
         torch.manual_seed(derive_seed("compare", run.config.seed))
@@ -47,6 +49,11 @@ def compare(runs: Sequence[Finished], names: Sequence[str], *, sampled: bool) ->
         )
         maps.append(figures.Map(title, z, run.data.test.y, run.data.names, source.prior.sample(200_000)))
     return figures.latent_maps(maps)
+
+
+def _gaussian(run: Finished) -> bool:
+    heads = run.model.heads
+    return "style" in heads and isinstance(heads["style"], Gaussian)
 
 
 def agreement(runs: Sequence[Finished]) -> list[float]:
